@@ -94,6 +94,7 @@ def check_identity(path: Path, current: Identity, *, has_trained: bool) -> list[
     """
     stored = _read(path)
     digests: dict[str, Value] = stored.get("digests", {})
+    # A digest that no earlier start has stored is not a change.
     changed = [
         name
         for name, value in current.digests.items()
@@ -106,6 +107,7 @@ def check_identity(path: Path, current: Identity, *, has_trained: bool) -> list[
             where="; ".join([*dict.fromkeys(sources), str(path)]),
             fix="restore what the run was started with, or start a new run from the recipe",
         )
+    # Stored digests that this start does not give are kept.
     new = {**stored, "digests": {**digests, **current.digests}}
     new["files"] = {**stored.get("files", {}), **current.files}
     if new != stored:
@@ -134,6 +136,7 @@ def pair_identity(pair: ModelPair, path: Path) -> Identity:
     }
     places = {"draft": "pair.draft"}
     draft_tokenizer = pair.vocabulary.exported_tokenizer(pair.tokenizer)
+    # With two tokenizers, the draft's has a digest, too.
     if draft_tokenizer is not pair.tokenizer:
         digests["draft_tokenizer"] = tokenizer_digest(draft_tokenizer)
     if pair.frozen is not None:
@@ -143,6 +146,7 @@ def pair_identity(pair: ModelPair, path: Path) -> Identity:
         digests["draft"] = _model(plan.draft, plan.draft_revision, known, files)
         places |= dict.fromkeys(("draft", "draft_tokenizer"), plan.draft)
     else:
+        # A made draft has no files: the digest is of its weights.
         assert pair.start is not None
         digests["draft"] = model_digest(pair.start)
         places["draft"] = f"pair.draft: made as {plan.draft.in_words()}, by the torch of run.json"
@@ -171,6 +175,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """
     special = json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str)
     backend = getattr(tokenizer, "backend_tokenizer", None)
+    # A tokenizer without a backend has no rules to read, only its vocabulary.
     if backend is None:
         return _text_digest(json.dumps(sorted(tokenizer.get_vocab().items())), special)
     rules = json.loads(backend.to_str())
@@ -190,10 +195,12 @@ def _model(
 ) -> Value:
     """Digest of a local folder or GGUF file by its content; the commit of a model from the Hub."""
     folder = loaded_folder(name, revision)
+    # The Hub's cache names a snapshot's folder by its commit.
     if is_hub_id(name):
         return folder.name
     model = model_files(folder)
     config = {key: value for key, value in model.config.items() if key not in _CHANGES_WITH_SAVING}
+    # hashlib releases the GIL, so that several files are hashed at once.
     with ThreadPoolExecutor(_THREADS) as pool:
         sums = pool.map(lambda file: _file_sum(file, known), model.weights)
         for file, (stamp, digest) in zip(model.weights, sums, strict=True):
@@ -205,6 +212,7 @@ def _model(
 def _file_sum(file: Path, known: Mapping[str, Any]) -> tuple[list[int], str]:
     """Size, times and inode of a file, and its SHA-256; read again only if the former changed."""
     stat = file.stat()
+    # ctime and inode also show a file that was replaced with its old mtime.
     stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
     entry = known.get(str(file.absolute()))
     if isinstance(entry, list) and entry[:-1] == stamp:

@@ -51,12 +51,14 @@ class LocalTarget:
         responses = None
         if "target" in pair.recipe.distill.source.stored:
             responses = target_responses(pair, sets.training, world).by_key
+        # The trimmed head first, because cached logits are of its tokens.
         pair = settle(responses)
         cached = cached_target(pair, sets.training, responses, world)
         return training_text(pair, sets, responses, cached)
 
     def fill_stores(self, pair: ModelPair, sets: PromptSets, world: World) -> list[str]:
         distill, lines, responses = pair.recipe.distill, list[str](), None
+        # Without cached logits, responses are all that can be stored.
         if "target" in distill.source.stored or distill.cached_logits is None:
             stored = target_responses(pair, sets.training, world)
             responses = stored.by_key
@@ -95,6 +97,7 @@ class LocalTarget:
         )
         if pair.kept is None:
             return proof
+        # Changes the draft in place, so it comes after the comparison.
         whole_head(draft)
         return (
             f"{proof}; an engine that does not read {HOT_TOKENS} drafts with the full head, which "

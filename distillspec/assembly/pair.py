@@ -205,6 +205,7 @@ class ModelPair:
     def trainable_draft(self) -> nn.Module:
         """The undistilled draft in float32, with LoRA adapters if the recipe asks for them."""
         plain = self._plain_draft(torch.float32)
+        # Before LoRA is added, whose own dropout stays.
         without_dropout(plain)
         draft = plain if self.recipe.lora is None else add_lora(plain, self.recipe.lora)
         self.vocabulary.prepare(bare_model(draft))
@@ -249,6 +250,7 @@ def _given_pair(
 ) -> ModelPair:
     """Check a loaded target with the draft that the recipe names."""
     pair, device = recipe.pair, device_of(recipe.hardware)
+    # On the CPU and for the checks only; `draft` loads it again.
     draft = load_draft(recipe, torch.float32, torch.device("cpu"))
     check_rolls_back(target)
     check_rolls_back(draft)
@@ -303,6 +305,7 @@ def _made_pair(
     stops = _stops(recipe, target, tokenizer, "target")
     size = vocabulary_size(target)
     vocab_size = check_pair(tokenizer, tokenizer, size, size, f"pair.target={recipe.pair.target}")
+    # Before the cast, so that the draft is made from the stored weights.
     start = make_draft(recipe, plan, target, end_of_text(tokenizer, stops.ids), recipe.seed)
     cast_parameters(target, dtype)
     torch.nn.Module.to(target, device)
@@ -323,6 +326,7 @@ def with_draft_of(pair: ModelPair, recipe: Recipe) -> ModelPair:
     if isinstance(plan, str):
         return _given_pair(recipe, target, pair.tokenizer, load_draft_tokenizer(recipe))
     end = end_of_text(pair.tokenizer, pair.eos_token_ids)
+    # Loaded again, because the target in use may have been cast.
     start = make_draft(recipe, plan, load_stored_target(recipe), end, pair.recipe.seed)
     size = vocabulary_size(target)
     size = check_pair(

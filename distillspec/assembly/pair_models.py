@@ -58,6 +58,7 @@ def load_target(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> Pre
         "revision": pair.target_revision,
         "what": "target",
     }
+    # A single process has nothing to split.
     several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
     if not (recipe.hardware.shard_target and several):
         return load_model(pair.target_weights, device=device, **shared)
@@ -151,6 +152,7 @@ def check_seq2seq(recipe: Recipe) -> None:
             that branch.
     """
     distill = recipe.distill
+    # By key: whether it is set, and why it cannot be used.
     faults = {
         "distill.on_prompts": (distill.on_prompts, "a source is read, and never predicted"),
         "distill.packing": (distill.packing is not None, "a row has one source"),

@@ -139,6 +139,7 @@ def target_text(
         DistillSpecError: The endpoint fails, too few prompts have an answer, or the store was
             written with other settings.
     """
+    # 1. The store, and the requests; held-out prompts first.
     recipe, endpoint = pair.recipe, pair.recipe.pair.endpoint
     assert endpoint is not None
     drawn = _drawn(recipe)
@@ -148,6 +149,7 @@ def target_text(
     held_out = probe_prompts(recipe, sets.held_out)
     prompts = [*held_out, *(sets.training if wanted else [])]
     asked = api_requests(prompts, endpoint.api, pair.tokenizer)
+    # 2. Ask for what is missing.
     with writing_store(folder, world, console), console.status("") as status:
         ask_missing(
             store,
@@ -163,6 +165,7 @@ def target_text(
                 note=asked.failures(),
             ),
         )
+    # 3. Answers as tokens; prompts without a usable answer are left out.
     received = store.received(asked, Encoder(pair.tokenizer, stops=pair.stops), drawn.max_tokens)
     pair.check_tokens(received.responses.items())
     texts = [DrawnText(p.tokens, received.responses[p.key]) for p in held_out if _has(received, p)]
@@ -208,6 +211,7 @@ def try_out(pair: ModelPair, sets: PromptSets) -> EndpointTrial:
     asked = api_requests(sets.held_out[:_TRIED], endpoint.api, pair.tokenizer)
     trials = request_pool.ask_twice(asked, endpoint, _drawn(recipe))
     answers = [answer for trial in trials for answer in trial.answers]
+    # Each request once per answer, in the order of the answers.
     twice = [question for question in asked for _ in range(2)]
     tokens = tokenised(
         twice, answers, Encoder(pair.tokenizer, stops=pair.stops), recipe.data.max_response_tokens
@@ -217,6 +221,7 @@ def try_out(pair: ModelPair, sets: PromptSets) -> EndpointTrial:
         len(sets.training) if recipe.distill.source.target else 0
     )
     warnings = []
+    # Two samples of every prompt that are all equal are hardly chance.
     if all(first == second for first, second in (trial.answers for trial in trials)):
         warnings.append(
             f"both answers to each of {len(trials)} prompts are the same: the server seems to take "

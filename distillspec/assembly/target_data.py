@@ -58,6 +58,7 @@ class TargetResponses(NamedTuple):
 def target_responses(pair: ModelPair, training: list[Prompt], world: World) -> TargetResponses:
     """Read the target's stored responses; each rank samples its part of what is missing."""
     store = target_store(pair, training)
+    # Several processes enter together, because `writing_store` has barriers.
     if world.size > 1 or not store.complete:
         with writing_store(store.folder, world, console), console.status("") as status:
             fill(
@@ -107,6 +108,7 @@ def cached_target(
             console.print(pair.recipe.distill.cached_logits_caveat, highlight=False, soft_wrap=True)
     if world.size > 1 or store.missing():
         with writing_store(store.folder, world, console), console.status("") as status:
+            # Before the long computation, not when the disk is full.
             store.check_space()
             fill_top_k(
                 store,
@@ -183,6 +185,7 @@ def top_k_store(
     """
     plan, scored = pair.recipe.distill, pair.vocabulary.scored
     texts = [
+        # `first` is the first predicted token: the row's second, or the response's first.
         TopKText((*prompt.tokens, *response), 1 if plan.on_prompts else len(prompt.tokens))
         for prompt in training
         for response in known_responses(prompt, plan.source, target_responses)
@@ -238,9 +241,11 @@ def top_k_scorer(pair: ModelPair, signal: CachedTargetConfig) -> Scorer:
         distributions: list[TopTokens] = []
         for start in range(0, len(texts), size):
             part = texts[start : start + size]
+            # Split before the first predicted token, so that the response mask covers all of them.
             pairs = [(text.tokens[: text.first], text.tokens[text.first :]) for text in part]
             batch = collate(pairs, pair.pad_token).to(pair.device)
             predicts = predicts_response(batch)
+            # Without a separate head, all logits of the part exist at once.
             head = target.head
             states = target.logits if head is None else target.hidden
             rows = states(batch.tokens, batch.is_token)[predicts]

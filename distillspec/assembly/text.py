@@ -54,6 +54,7 @@ def pair_prompts(pair: ModelPair) -> PromptSets:
             fix="set distill.on_prompts=false: then the loss is over the responses",
         )
     check_fixed(sets.training, pair.recipe.distill.source)
+    # The models would fail on an unknown token in the middle of training.
     pair.check_tokens(
         (prompt.key, (*prompt.tokens, *(prompt.response or ())))
         for prompt in (*sets.training, *sets.held_out)
@@ -76,6 +77,7 @@ def suite_prompts(pair: ModelPair, suite: Suite, drafts: Sequence[PreTrainedMode
     """
     recipe = pair.recipe
     context, reason = min(context_of_model(model) for model in (pair.target.model, *drafts))
+    # `reach` is what a round may take beyond the text.
     room = context - suite.max_new_tokens - suite.reach
     if room < 1:
         raise DistillSpecError(
@@ -107,6 +109,7 @@ def overlap_notes(recipe: Recipe, sets: PromptSets) -> list[str]:
         return []
     suite = load_suite(recipe.evaluate.suite)
     taken = recipe.distill.probe.prompts + suite.prompts.most
+    # The evaluation takes the first prompts, the probe the last documents.
     measured = {prompt.document for prompt in sets.held_out[: suite.prompts.most]}
     probed = {prompt.document for prompt in probe_prompts(recipe, sets.held_out)}
     if suite.prompts.named or not measured & probed:
@@ -131,6 +134,7 @@ def preview_batch(pair: ModelPair, training: Sequence[Prompt]) -> Batch | None:
 def drawn_texts(pair: ModelPair, held_out: Sequence[Prompt]) -> list[DrawnText]:
     """Answers of the target to held-out prompts, which an export is compared on."""
     taken = list(held_out[: pair.recipe.distill.probe.prompts])
+    # Another stream than that of the stored responses.
     seed = derive_seed(pair.recipe.seed, "proof by the target")
     answers = target_sampler(pair)(taken, [row_seed(seed, prompt) for prompt in taken])
     return [DrawnText(p.tokens, tuple(a)) for p, a in zip(taken, answers, strict=True)]

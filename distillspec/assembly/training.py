@@ -66,6 +66,7 @@ def training_text(
     training, held_out, notes = sets.training, sets.held_out, list[str]()
     if isinstance(pair.vocabulary, CrossTokenizerVocabulary):
         plan, limit = pair.recipe.distill, pair.vocabulary.max_context_length
+        # In the draft's tokens, because the limit is its context.
         readable_training = fitting_prompts(
             training,
             lambda prompt: [
@@ -104,6 +105,7 @@ def train_draft(
         label: Names the draft in progress lines.
         on_checkpoint: Called at each checkpoint with the response tokens since this start.
     """
+    # The control reads no logits, even if the run has cached them.
     cached = text.cached if recipe.distill.cached_logits is not None else None
     inputs = FitInputs(
         recipe,
@@ -127,6 +129,7 @@ def bucket_steps(plan: DistillConfig, prompts: int) -> int:
         DistillSpecError: The recipe visits each prompt far too often.
     """
     bucket = min(plan.bucket_steps, plan.max_steps)  # no step follows the last
+    # Two checks, so that the error names the key to lower.
     check_visits(plan.batch_size, prompts, "distill.batch_size")
     check_visits(bucket * plan.batch_size, prompts, "distill.bucket_steps")
     return bucket
@@ -209,6 +212,7 @@ def control_recipe(recipe: Recipe, minutes: float) -> Recipe:
             "select": None,
             "target_logits": OnlineTargetConfig(kind="online"),
             "source": shares,
+            # The minutes end the training, not the steps.
             "max_steps": 1_000_000_000,
             "max_minutes": minutes,
         }

@@ -33,6 +33,7 @@ def kept_tokens(
     return frequent_tokens(
         in_data if target_responses is None else target_responses.values(),
         keep,
+        # Special tokens may lie beyond the shared vocabulary.
         always=frozenset(token for token in special if token < pair.vocab_size),
         vocab_size=pair.vocab_size,
     )
@@ -69,6 +70,7 @@ def foreseen_head(pair: ModelPair, training: Sequence[Prompt]) -> ForeseenHead |
     plan, source = pair.recipe.pair.draft_head, pair.recipe.distill.source
     if plan is None:
         return None
+    # The text that training will read, if it is known; else the nearest to it.
     texts = target_store(pair, training).known() if "target" in source.stored else {}
     counted_in = f"{len(texts)} of the target's stored responses"
     if not texts:

@@ -67,6 +67,7 @@ def number(least: float, most: float) -> Callable[[str], float]:
             value = float(text)
         except ValueError:
             value = math.nan
+        # nan fails both comparisons.
         if not least <= value <= most:
             raise ArgumentTypeError(f"must be a number from {least:g} to {most:g}, not {text[:40]}")
         return value
@@ -104,6 +105,7 @@ def pretraining(arguments: Namespace) -> PretrainRecipe:
 
 def request(arguments: Namespace) -> Request:
     """A new run of a recipe file, or the run of a folder; a resumed run keeps its recipe."""
+    # A built-in name is a recipe, even if there is a plain folder of this name.
     is_recipe = builtin.find("recipe", arguments.path) != Path(arguments.path)
     if is_recipe or not os.path.isdir(arguments.path):
         recipe = distillation(arguments)
@@ -117,6 +119,7 @@ def request(arguments: Namespace) -> Request:
             where=str(folder),
             fix=f"resume it without overrides, or start a new run of {folder / 'recipe.yaml'}",
         )
+    # From here on the run's own recipe is read.
     arguments.path = str(folder / "recipe.yaml")
     return Request(distillation(arguments), folder)
 
@@ -158,6 +161,7 @@ def latest_run(recipe: Recipe) -> Path:
 
 def newest_run(recipe: Recipe) -> Path | None:
     """The trained run of `recipe` that was started last, by the time of its recipe.yaml."""
+    # Hidden folders are those of unfinished writers.
     trained = (p.parent for p in (RUNS / recipe.name).glob("[!.]*/best.ckpt"))
     started = sorted(
         (p for run in trained if (p := run / "recipe.yaml").exists()),

@@ -57,9 +57,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(arguments: Namespace) -> int:
     suite = None
+    # `standard` needs no suite, unless one is named.
     if arguments.method != "standard" or arguments.suite != _SUITE:
         suite = load_suite(arguments.suite)
     prompt = _prompt(arguments.prompt)
+    # Imported late: torch loads slowly, and errors in arguments come before it.
     from rich.text import Text
 
     from distillspec.runtime.terminal import Terminal

@@ -94,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         explained = explain_any(error)
         text = traceback.format_exc() if explained is None else str(explained)
         _say_once(text, kin=f"{type(error).__name__}: {error}")
+        # Without a name it is mostly standard output, which would fail again at exit.
         if isinstance(error, OSError) and error.filename is None:
             _drop_output()
         return 1
@@ -136,7 +137,9 @@ def _dispatch(argv: list[str]) -> int:
         parser = _Parser(prog=f"distillspec {verb}", description=summary, allow_abbrev=False)
         module.add_arguments(parser)
         _log_to_stderr()
+        # Intermixed: options may stand between overrides.
         return int(module.main(parser.parse_intermixed_args([*defaults, *argv[1:]])))
+    # `--help` and `--version` exit here.
     if verb.startswith("-"):
         _overview().parse_args(argv or ["--help"])
     guess = nearest(verb, list(COMMANDS))
@@ -190,6 +193,7 @@ def _guard_messages() -> None:
     """Log records and warnings of all libraries are printed without control characters."""
     logging.setLogRecordFactory(_Record)
     plain = warnings.formatwarning
+    # Only once: each call would wrap the function again.
     if getattr(plain, "__name__", "") != "_visible_warning":
 
         def _visible_warning(*about: Any, **more: Any) -> str:

@@ -123,6 +123,7 @@ def _results(summary: Summary) -> Iterator[EvalResult]:
         ):  # fmt: skip
             if kind == "acceptance_rate_argmax" and cell.temperature == 0.0:
                 continue  # equal to alpha
+            # alpha and expected tau are measured on texts, which may be of more prompts.
             on_texts = kind not in ("speedup", "block_efficiency")
             prompts = cell.texts if on_texts else cell.prompts
             if math.isfinite(estimate.value):
@@ -239,6 +240,7 @@ def _findings(summary: Summary, chosen: Sequence[Cell]) -> Iterator[str]:
             if (r.draft, r.method, r.gamma, r.temperature) == cell.key
         ]
         bounds = advice[0] if advice else cell.speedup
+        # `not >`, so that an unknown bound (nan) shows no gain.
         if not bounds.low > 1.0:
             speedup = with_interval(cell.speedup.value, bounds.low, bounds.high, unit="x")
             yield (

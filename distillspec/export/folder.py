@@ -67,7 +67,9 @@ def export_draft(
         DistillSpecError: The disk is full or read-only, or the tokenizer has tokens beyond the
             target's vocabulary.
     """
+    # 1. Check the tokenizer against the target's size before any work.
     check_pair(tokenizer, tokenizer, target_vocabulary, target_vocabulary, str(folder))
+    # 2. A copy with the full head, the target's vocabulary size and the written dtype.
     draft = copy.deepcopy(model).cpu()
     trimmed_tokens = kept_tokens(draft)
     whole_head(draft)
@@ -75,6 +77,7 @@ def export_draft(
     cast_parameters(draft, dtype)
     draft.config.dtype = dtype
     draft.generation_config = _generation_config(draft, num_assistant_tokens, sorted(stop_ids))
+    # 3. Write the folder and load it again, before it replaces the older one.
     with atomic.replacing_folder(folder, MODEL_FILES) as temporary:
         save_model(draft, temporary)
         tokenizer.save_pretrained(temporary)
@@ -95,6 +98,7 @@ def _check_reload(draft: PreTrainedModel, written: Path, folder: Path) -> None:
     This happens if the configuration contradicts the weights (a tied head, a size).
     """
     again = load_model(str(written), dtype=draft.dtype, what="exported draft")
+    # With tied weights under each of their names.
     stored = dict(draft.named_parameters(remove_duplicate=False))
     differing = [
         name
@@ -151,6 +155,7 @@ def fit_vocabulary(model: PreTrainedModel, vocab_size: int) -> None:
             config.pad_token_id = None  # an embedding cannot have this padding id
     if rows == vocab_size:
         return
+    # New rows are overwritten below.
     with tied_as_it_is(model):
         model.resize_token_embeddings(vocab_size, mean_resizing=False)
     if rows > vocab_size:
@@ -318,6 +323,7 @@ def verify_reload(
     )
     load_tokenizer(str(folder), what="exported draft")
     rounded = copy.deepcopy(trained)
+    # Rounded like the stored weights, then float32 like the reloaded draft.
     cast_parameters(rounded, dtype)
     cast_parameters(rounded, torch.float32)
     rows, wanted = (_table(m.get_input_embeddings()).shape[0] for m in (draft, rounded))

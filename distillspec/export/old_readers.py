@@ -109,6 +109,7 @@ def old_config_keys(config: Config, *, has_head: bool = False) -> Config | None:
         keys = _of_all_layers(rope)
     if keys is None:
         return None
+    # GPT-NeoX has other names for the base and for the rotated share of a head.
     if kind in _GPT_NEOX:
         keys["rotary_emb_base"] = keys["rope_theta"]
         keys["rotary_pct"] = keys.pop("partial_rotary_factor", 1.0)

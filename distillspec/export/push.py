@@ -59,6 +59,7 @@ def push(folder: Path, repository: str, private: bool) -> str:
     Raises:
         DistillSpecError: The upload is not possible.
     """
+    # 1. All checks that need no network.
     check_repository(repository)
     missing = [name for name in _NEEDED if not (folder / name).is_file()]
     if missing:
@@ -76,6 +77,7 @@ def push(folder: Path, repository: str, private: bool) -> str:
             where=f"export.push: {repository}",
             fix="set HF_TOKEN, or run `hf auth login`, with a token that has write access",
         )
+    # 2. Create the repository and upload.
     api = HfApi(token=token)
     try:
         made = api.create_repo(repository, private=private, exist_ok=True)
@@ -87,6 +89,7 @@ def push(folder: Path, repository: str, private: bool) -> str:
     except OfflineModeIsEnabled as error:
         raise _offline(repository) from error
     except HfHubHTTPError as error:
+        # `from None`: the Hub's error may quote request headers, with the token.
         raise _refused(repository, error) from None
     except (_TRANSPORT, OSError) as error:
         raise DistillSpecError(

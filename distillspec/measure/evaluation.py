@@ -82,6 +82,7 @@ def evaluate(
     """
     used = dict.fromkeys([*suite.drafts, *suite.named_models()])
     chosen: dict[str, PreTrainedModel] = {name: drafts[name] for name in used if name in drafts}
+    # Dropout off: what is measured must be the distribution that is served.
     for model in (target, *chosen.values()):
         model.train(False)
     taken = list(prompts[: suite.prompts.count])
@@ -106,9 +107,12 @@ def evaluate(
             prepared = _prepare(bench, folder, plan, rows, has_audit=suite.audit)
             for done, block in enumerate(missing, start=len(blocks) - len(missing)):
                 progress(done, len(blocks), "decoding")
+                # The noise floor is measured at one temperature only.
                 among = grid.twice if block[1] == suite.again_at else grid.columns
+                # The index among all blocks, so that a resumed run rotates in the same way.
                 timed = list(bench.block(blocks.index(block), *block, among))
                 _write_block(folder, timed, rows, has_audit=suite.audit)
+                # Choosers learn from block to block, so their state is stored after each of them.
                 atomic.write_json(folder / _CHOOSER_STATE, bench.state())
 
     # 3. Sum up.
@@ -177,6 +181,7 @@ def _open_rows(
 ) -> RowLog:
     return RowLog(
         folder / ROWS,
+        # Each repeat times every column and then the baseline; one more baseline comes first.
         rows_per_block=suite.repeats * len(grid.columns) + suite.repeats + 1,
         again={} if grid.again is None else {suite.again_at: suite.repeats},
         documents=[prompt.document for prompt in prompts],
@@ -188,10 +193,12 @@ def _prepare(
 ) -> Prepared:
     """Compile and time the models; restore the state of choosers after the stored rows."""
     prepared = bench.prepare()
+    # Without rows there is nothing that a stored state could belong to.
     if rows.rows:
         state, former = folder / _CHOOSER_STATE, folder / _FORMER_STATE
         bench.restore(former if former.exists() and not state.exists() else state)
     write_plan(folder / _PLAN, plan, prepared)
+    # Rounds of other blocks come from a killed process; those blocks are decoded again.
     if has_audit:
         audit.keep_blocks(folder / AUDIT, {row.block for row in rows.rows})
     return prepared

@@ -123,6 +123,7 @@ def assess(
         progress: Called with what goes on.
     """
     started = time.monotonic()
+    # 1. The prompts, and the tokens that both models share.
     taken = list(prompts[: suite.prompts.count])
     if not taken:
         raise DistillSpecError(
@@ -133,14 +134,17 @@ def assess(
     for model in (target, draft):
         model.train(False)
     shared = vocab_size or min(vocabulary_size(target), vocabulary_size(draft))
+    # 2. Isolated step times: c and v of the cost model.
     progress(f"preparing the models ({suite.runner.kind}) and timing their steps")
     steps = _steps(target, draft, taken, suite, device, shared)
     if ends is None:
         ends = find_eos_tokens(target, tokenizer).ids
+    # 3. Acceptance at each temperature, on text that the target draws.
     expectations = []
     for at in suite.temperatures:
         progress(f"measuring acceptance on {len(taken)} prompts at T = {at:g}")
         expectations.append(_expected(target, draft, ends, taken, suite, steps[at], shared))
+    # 4. Facts about vocabularies and memory, and the warnings.
     template = ChatTemplate(tokenizer)
     sizes = vocabulary_size(target), vocabulary_size(draft)
     # A draft with another tokenizer is not padded differently: it has other tokens.
@@ -180,6 +184,7 @@ def _steps(
         target, kind, capacity, block_sizes(suite.gammas), vocab_size=vocab_size
     )
     texts = [prompt.tokens for prompt in prompts]
+    # A draft reads two tokens in a step if its last draft was accepted: that one and the bonus.
     draft_runner = make_runner(draft, kind, capacity, (1, 2), vocab_size=vocab_size, prompts=texts)
     middle = middle_prompt(texts, [draft_runner], max_slots(suite))
     return {
@@ -216,6 +221,7 @@ def _expected(
     even = cost_model.break_even_alpha(c, v)
     verdict: Verdict = "not tested"
     if even is not None:
+        # Corrected for the number of temperatures, which are tested together.
         verdict = verdict_against(sums, even, suite.confidence, len(suite.temperatures))
     return Expectation(
         temperature=steps.temperature,

@@ -60,6 +60,7 @@ def renew(data: dict[str, Any], where: str, *, is_stored: bool = False) -> None:
                 raise _both(old, new, where)
             if not is_stored:
                 _note(f"{old} is called {new} now", where)
+            # Rebuilt in order, so that the new key stands where the old one was.
             items = [(renamed.new if k == renamed.old else k, v) for k, v in section.items()]
             section.clear()
             section.update(items)
@@ -75,6 +76,7 @@ def renew(data: dict[str, Any], where: str, *, is_stored: bool = False) -> None:
 
 def renew_override(keys: list[str], value: Any, where: str) -> tuple[list[str], Any]:
     """The keys and the value of an override, with new names."""
+    # As nested mappings, which `renew` reads; then the keys are read back.
     data = value
     for key in reversed(keys):
         data = {key: data}

@@ -15,6 +15,7 @@ WEIGHT_BYTES = 4  # float32
 _TRAINED_BYTES = 12  # weight, gradient and at least one moment
 _MOST_THREADS_A_CORE = 4
 _MOST_VISITS = 1000  # of one text in a step
+# Device files of NVIDIA, AMD and WSL, which are seen without torch.
 _ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
@@ -34,6 +35,7 @@ def llama_parameters(shape: LlamaShape, vocab_size: int) -> int:
     hidden = shape.hidden_size
     key_value = hidden // shape.heads * (shape.key_value_heads or shape.heads)
     attention = 2 * hidden * hidden + 2 * hidden * key_value
+    # Attention, three feed-forward matrices and two norms.
     layer = attention + 3 * hidden * shape.intermediate_size + 2 * hidden
     return vocab_size * hidden + shape.layers * layer + hidden
 

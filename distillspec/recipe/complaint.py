@@ -74,12 +74,15 @@ def complaint(
         where: The file's name.
         overridden: The command line's `section.key=value` that set a path, by path.
     """
+    # 1. One fault per place and type: each member of a union reports it again.
     found = (
         _Fault(_path(item["loc"], data), item["type"], item["msg"], _refusal(item))
         for item in error.errors(include_url=False)
     )
     faults = list({(fault.path, fault.type): fault for fault in found}.values())
+    # 2. Leave out faults that are the consequence of another.
     meant = [fault for fault in faults if not _is_of_another_form(fault, faults, data)]
+    # 3. Tell the first, and name the others.
     ordered = sorted(meant, key=lambda fault: fault.type != "extra_forbidden")
     first = ordered[0]
     words = _tell(first, data, schema)
@@ -140,6 +143,7 @@ def _tell(fault: _Fault, data: object, schema: SchemaNode) -> _Words:
     if fault.type == "extra_forbidden":
         return _unknown_key(path, data, schema)
     if fault.type == "union_tag_not_found":
+        # pydantic names the section; what is missing is its `kind`.
         path, fault = (*path, "kind"), fault._replace(type="missing")
         kinds = _at(schema, data, path[:-1]).choices()
         fix = f"add `kind:`, one of {', '.join(kinds)}"
@@ -168,6 +172,7 @@ def _unknown_key(path: Path, data: object, schema: SchemaNode) -> _Words:
         return _Words(f"unknown key '{key}'", (section,), f"delete it: {reason}")
     known = _at(schema, data, section).names(_value(data, (*section, "kind")))
     guess = nearest(key, known)
+    # Nearest first: a key of this section, of another one, then the list of keys.
     elsewhere = [name for name in sections_with(schema, key) if name != dotted(section)]
     if guess is not None:
         fix = f"did you mean '{guess}'?"

@@ -34,8 +34,10 @@ def with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
     losses = [divergence] if divergence != "mix" else list(_section(distill, "mix"))
     source: dict[str, Any]
     if "tvd_plus" in losses:
+        # Its reward is of tokens that the draft has drawn.
         source = _OF_DRAFT
     elif hardware.get("shard_target") is True:
+        # A sharded target writes no text.
         source = _OF_DATA if "nll" in losses else _OF_DRAFT
     elif (
         is_endpoint
@@ -44,6 +46,7 @@ def with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
         or _section(distill, "target_logits").get("kind") == "cached"
         or ("block_efficiency" in losses and distill.get("block_form") == "drawn")
     ):
+        # These need text that is known before training, or that the target has drawn.
         source = _OF_TARGET
     else:
         source = _BEST

@@ -69,6 +69,7 @@ class EndpointConfig(Section):
     def _is_a_plain_address(self) -> Self:
         try:
             parts = urlsplit(self.url)
+            # idna refuses names that cannot be a host; `port` raises for a bad number.
             host, _ = (parts.hostname or "").encode("idna"), parts.port
         except ValueError:
             host = b""
@@ -123,6 +124,7 @@ class EndpointConfig(Section):
 
     @model_validator(mode="after")
     def _sends_no_secret(self) -> Self:
+        # Fields that are named like a secret, and values that look like one.
         named = sorted(key for key in self.body if names_a_secret(key))
         if named or masked(json.dumps(self.body)) != json.dumps(self.body):
             raise RefusedError(
@@ -159,6 +161,7 @@ def check_can_ask(endpoint: EndpointConfig) -> None:
     if endpoint.key_variable is None:
         return
     key = key_of(endpoint)
+    # An HTTP header takes printable ASCII only.
     if not key or not (key.isascii() and key.isprintable()):
         fault = "holds what cannot be a key" if key else "is not set"
         raise DistillSpecError(

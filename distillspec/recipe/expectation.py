@@ -48,6 +48,7 @@ class SchemaNode(NamedTuple):
         """The place of key or index `part`; None where the schema has none."""
         node = self._resolved(kind)
         if isinstance(part, str):
+            # Keys that the user chooses, such as the names of variants.
             named = (n for n in self._alternatives() if _is_mapping(n))
             free = next((n["additionalProperties"] for n in named), None)
             found = node.get("properties", {}).get(part, free)
@@ -59,6 +60,7 @@ class SchemaNode(NamedTuple):
         """What is allowed here: type, range and choices."""
         constants = [n["const"] for n in self._alternatives() if "const" in n]
         parts = [SchemaNode(n, self.definitions)._words() for n in self._alternatives()]
+        # Several constants read as one list of choices.
         if len(constants) > 1:
             rest = [w for w, n in zip(parts, self._alternatives(), strict=True) if "const" not in n]
             parts = [_one_of(constants), *rest]

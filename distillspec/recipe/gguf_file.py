@@ -41,6 +41,7 @@ def gguf_file(path: str) -> Path | None:
         found = [given] if given.suffix == ".gguf" else []
     else:
         names = os.listdir(model_folder(path))
+        # A folder with safetensors is an ordinary model folder.
         if any(name.endswith(".safetensors") for name in names):
             return None
         found = [given / name for name in sorted(names) if name.endswith(".gguf")]

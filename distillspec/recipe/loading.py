@@ -52,6 +52,7 @@ def load_recipe(
     """
     written, path = path, builtin.find("recipe", path)
     data = _read(path, "recipe", written)
+    # Old names first; overrides get new names too, so both meet in one key.
     renew(data, str(path), is_stored=is_stored)
     changed = _override(data, overrides, str(path))
     data |= {"name": path.stem} if data.get("name") in (None, "") else {}
@@ -97,6 +98,7 @@ def load_comparison(path: str | Path, overrides: Sequence[str] = ()) -> Comparis
             f"distillspec evaluate RUN-FOLDER --suite {path}",
         )
     changed = _override(data, overrides, str(path))
+    # After the overrides, which may set old names inside of these mappings.
     _renew_comparison(data, str(path))
     data |= {"name": path.stem} if data.get("name") in (None, "") else {}
     return _validate(ComparisonConfig, data, str(path), changed)
@@ -193,6 +195,7 @@ def _is_missing(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return True
     except (OSError, ValueError):
+        # It exists, and reading it will report what is wrong.
         return False
     return False
 
@@ -245,6 +248,7 @@ def _override(
             )
         parsed = yaml_text.parse(value, where=f"override '{dotted}=...'")
         keys, parsed = renew_override(keys, parsed, f"override '{dotted}=...'")
+        # Missing sections are made; a value in place of a section is an error.
         section = data
         for depth, key in enumerate(keys[:-1], start=1):
             if section.get(key) is None:

@@ -116,6 +116,7 @@ def model_files(folder: Path) -> ModelFiles:
     else:
         index = folder / _INDEX if _INDEX in names else None
         weights = _listed(folder, index) if index else (folder / _WEIGHTS,)
+        # Next to an index or to parts, it is unclear which of them is the model.
         if _WEIGHTS in names:
             _check_one_model(folder, names, weights)
     if index is None and not weights[0].is_file():
@@ -251,6 +252,7 @@ def _inside(folder: Path, name: object, said_by: Path) -> Path:
             where=str(said_by),
             fix="save the model again with save_pretrained, as safetensors",
         )
+    # Files in a subfolder have not been checked yet.
     if len(parts) > 1 and os.path.isdir(file.parent):
         check_plain_files(file.parent)
     return file
@@ -261,6 +263,7 @@ def _notes(folder: Path, names: set[str], config: Mapping[str, Any]) -> tuple[st
     if _ADAPTER not in names:
         return ()
     base = _read_json(folder / _ADAPTER).get("base_model_name_or_path")
+    # The adapter belongs to this model if it names its origin or its folder.
     own = {config.get("_name_or_path"), str(folder), str(folder.resolve())} - {None, ""}
     if isinstance(base, str) and (
         base in own or Path(os.path.expanduser(base)).absolute() == folder
@@ -279,6 +282,7 @@ def _check_one_model(folder: Path, names: set[str], weights: tuple[Path, ...]) -
     """DistillSpecError where `model.safetensors` is not the one model of its folder."""
     whole = (folder / _WEIGHTS,)
     parts = sorted(name for name in names if _PART.fullmatch(name)) if weights == whole else []
+    # The index, if there is one, lists this file alone.
     if weights == whole and (not parts or _INDEX in names):
         return
     other = (

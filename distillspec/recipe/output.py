@@ -42,6 +42,7 @@ def check_output(recipe: PretrainRecipe, runs: Path, where: str) -> None:
     """
     output = output_folder(recipe)
     goal = followed(output)
+    # As real paths, so that links and `..` cannot hide an overlap.
     target, run = Path(os.path.realpath(goal)), Path(os.path.realpath(runs))
     if target.is_relative_to(run) or run.is_relative_to(target):
         raise DistillSpecError(
@@ -63,6 +64,7 @@ def check_output(recipe: PretrainRecipe, runs: Path, where: str) -> None:
 
 def check_writable(path: Path, where: str) -> None:
     """`path` is a folder that can be written, or can be made one. What is tried is undone."""
+    # The nearest existing folder decides.
     nearest = path.absolute()
     while not os.path.lexists(nearest):
         nearest = nearest.parent
@@ -92,6 +94,7 @@ def _try(folder: Path) -> None:
             os.close(os.open(folder, unnamed | os.O_WRONLY, 0o600))
             return
         except OSError as error:
+            # This file system has no unnamed files: try a named folder.
             if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
                 raise
     with tempfile.TemporaryDirectory(prefix=f".try.{os.getpid()}_", suffix=".tmp", dir=folder):

@@ -83,6 +83,7 @@ class PrunedDraftConfig(Section):
         """Which of the target's `layers` layers; DistillSpecError where it has not so many."""
         if isinstance(self.layers, int):
             if self.layers <= layers:
+                # Both ends are kept; a single layer is the first.
                 steps = max(self.layers - 1, 1)
                 return tuple(round(i * (layers - 1) / steps) for i in range(self.layers))
             asked = f"{self.layers} layers cannot be kept"

@@ -111,6 +111,7 @@ class Suite(Section):
             if method.choose is not None:
                 self._check_arms(method, method.choose)
             if method.fallback is not None:
+                # Raises if the method cannot fall back to it.
                 self.baseline(method)
         return self
 
@@ -153,6 +154,7 @@ class Suite(Section):
 
         recipes_prompts: where prompts come from if the suite brings none.
         """
+        # The suite's own prompts count, if it has any.
         kinds = {source.kind for source in self.prompts.named.values()} or {recipes_prompts.kind}
         if self.quality is None or self.quality_on is None or kinds <= set(self.quality_on):
             return self
@@ -162,6 +164,7 @@ class Suite(Section):
     def reach(self) -> int:
         """Positions beyond the text that a round of any method may take."""
         ways = [(method, gamma) for method in self.methods for gamma in self.of(method)]
+        # Arms may have gammas that no cell has.
         ways += [arm for method in self.methods if method.choose for arm in self.arms(method)]
         return max(method.reach(gamma) for method, gamma in ways)
 

@@ -58,6 +58,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     try:
         size = file.stat().st_size
         with file.open("rb") as handle:
+            # The length of the JSON header (8 bytes, little-endian), the header, then the data.
             prefix = handle.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _HEADER_LIMIT + 1
             header: Any = json.loads(handle.read(length)) if length <= _HEADER_LIMIT else None
@@ -80,6 +81,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
         *(ValueError, KeyError, IndexError, TypeError, AttributeError),
         *(RecursionError, MemoryError),
     ) as error:
+        # A damaged header can fail in any of these ways.
         raise DistillSpecError(
             "the weights are damaged: this is no safetensors file, or its beginning is cut"
             if size
@@ -108,9 +110,11 @@ def check_size(files: ModelFiles) -> None:
     inner = files.config.get("text_config")
     config = inner if isinstance(inner, dict) else files.config
     layers = next((n for key in _LAYER_KEYS if (n := _number(config, key))), 0)
+    # Each layer has at least one tensor.
     if layers > len(stored):
         raise _too_large(files, f"{layers:,} layers", f"{len(stored):,} tensors")
     width = _number(config, "hidden_size")
+    # Less than any model needs: the embedding, and one matrix for each layer.
     least = width * (_number(config, "vocab_size") + layers * _number(config, "intermediate_size"))
     size = sum(tensor.bytes for tensor in stored.values())
     if least * _FEWEST_BITS > 8 * size:

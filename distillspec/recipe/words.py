@@ -11,6 +11,7 @@ def plan_in_words(recipe: Recipe) -> str:
     shares = [f"{share:.0%} {name}" for name, share in plan.source.of.items()]
     if plan.source.per != "sequence":
         shares[-1] += f" by the {plan.source.per}"
+    # A run that is ended by its minutes has a very large number of steps.
     steps = f"{plan.max_steps} steps" if plan.max_steps < 1_000_000 else ""
     minutes = f"{plan.max_minutes:.3g} minutes" if plan.max_minutes else ""
     text = "responses and their prompts" if plan.on_prompts else "responses"

@@ -43,6 +43,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         tag = getattr(event, "tag", None)
+        # A tag could make an object of another class; `!` alone only forces text.
         if tag not in (None, "!"):
             raise yaml.constructor.ConstructorError(
                 None, None, f"the tag {tag} has no place here", event.start_mark
@@ -52,6 +53,7 @@ class _Loader(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
+        # PyYAML would silently take the last of equal keys.
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
@@ -69,6 +71,7 @@ class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers = {}  # noqa: RUF012  (a table of the class in PyYAML as well)
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        # Lists are indented below their key as well.
         super().increase_indent(flow, False)
 
 
@@ -139,6 +142,7 @@ def _plain_values(text: str, where: str) -> Any:
         node = loader.get_single_node()
         if node is None:
             return None
+        # Before construction: a few aliases can stand for billions of values.
         if _extent(node, {}, 0, where).values > _MOST_VALUES:
             raise DistillSpecError(
                 f"more than {_MOST_VALUES:,} values, with all that aliases repeat",

@@ -223,6 +223,7 @@ def ranking(summary: Summary, view: View) -> Grid:
         Row(ranked, "near" if ranked.verdict == "within noise of it" else ranked.verdict)
         for ranked in summary.ranking
     ]
+    # The sort is stable: oracles stay before methods at each temperature.
     rows.sort(key=lambda row: row.record.temperature)
     is_parallel = any(not math.isnan(ranked.target_busy) for ranked in summary.ranking)
     columns = [c for c in _RANKING if is_parallel or not c.title.endswith(" busy")]

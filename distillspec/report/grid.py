@@ -43,6 +43,7 @@ class Column(NamedTuple):
         read = attrgetter(self.value) if isinstance(self.value, str) else self.value
         value: Value = read(record)
         if isinstance(value, str):
+            # Words fill the first of the two cells.
             return [value, ""] if detail == "bounds" else [value]
         form = self.form(record) if callable(self.form) else self.form
         if not isinstance(value, Interval):
@@ -96,6 +97,7 @@ def grid(summary: Summary, columns: Sequence[Column], rows: Iterable[Row], view:
     shown = [(column, detail) for column in columns if (detail := view(column)) != "hidden"]
     heads = []
     for column, detail in shown:
+        # Definitions are by field, or by title if a function reads the column.
         key = column.value if isinstance(column.value, str) else column.title
         heads.append(Head(column.title, bool(column.form), summary.definitions.get(key, "")))
         if detail == "bounds":

@@ -25,6 +25,7 @@ _held: dict[Path, Callable[[], None]] = {}  # by `watched`
 
 def make_folder(path: Path) -> Path:
     """Create `path` with its parents; an unwritable place is a DistillSpecError."""
+    # Else mkdir would make a folder again that was deleted while in use.
     for folder, check in list(_held.items()):
         if Path(os.path.realpath(path)).is_relative_to(folder):
             check()
@@ -66,12 +67,14 @@ def replacing_file(path: Path, previous: Path | None = None) -> Iterator[Path]:
     """
     goal = followed(path)
     make_folder(goal.parent)
+    # The process id tells later writers whether this one is still alive.
     temporary = goal.parent / f".{goal.name}.{os.getpid()}.tmp"
     try:
         _check_regular(goal)
         remove_stale(goal.parent, goal.name)
         with claimed(temporary):
             yield temporary
+            # On the disk before the rename: else a crash could leave an empty file.
             with temporary.open("rb+") as handle:
                 os.fsync(handle.fileno())
             if previous is not None and goal.exists():
@@ -86,6 +89,7 @@ def replacing_file(path: Path, previous: Path | None = None) -> Iterator[Path]:
 
 def move(old: Path, new: Path) -> None:
     """Rename `old`, in place of a file or folder at `new`."""
+    # A rename refuses a full folder as its goal, and a folder in place of a file.
     if new.is_dir() and not new.is_symlink():
         _remove(new)
     elif old.is_dir():
@@ -110,8 +114,10 @@ def recover_folder(path: Path, writes: Writes = ("*",)) -> None:
         return
     check_replaceable(aside, writes)
     if path.exists():
+        # Killed after the second rename: the new folder is complete.
         _remove(aside)
     else:
+        # Killed between the two renames: the older folder is all there is.
         aside.replace(path)
 
 
@@ -124,6 +130,7 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     if not folder.exists():
         return
+    # Second try: deleting a file needs write permission for its folder.
     with suppress(OSError):
         folder.chmod(0o700)
         for root, folders, _ in os.walk(folder):
@@ -167,11 +174,14 @@ def replacing_folder(path: Path, writes: Writes, previous: Path | None = None) -
     except OSError as error:
         raise explain(error, path) from error
     try:
+        # mkdtemp makes folders that only their owner can read.
         temporary.chmod(0o755)
         with claimed(temporary):
             yield temporary
+            # Checked again, because files may have come into the folder meanwhile.
             if previous is None:
                 check_replaceable(goal, writes)
+            # A rename cannot replace a full folder, so the older one leaves first.
             if previous is not None and goal.exists():
                 move(goal, previous)
             elif goal.exists():
@@ -179,6 +189,7 @@ def replacing_folder(path: Path, writes: Writes, previous: Path | None = None) -
             try:
                 temporary.replace(goal)
             except OSError:
+                # Put the older folder back.
                 recover_folder(goal, writes)
                 raise
             if aside.exists():
@@ -209,6 +220,7 @@ def check_replaceable(path: Path, writes: Writes) -> None:
             where=str(path),
             fix="move the file away, or name another folder",
         )
+    # Otherwise this process would go on in a folder that was deleted.
     if Path.cwd().is_relative_to(path.resolve()):
         raise DistillSpecError(
             "this folder would be replaced, and the working folder lies in it",

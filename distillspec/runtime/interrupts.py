@@ -34,6 +34,7 @@ def terminable() -> Iterator[None]:
 
     Neither it nor Ctrl-C is lost: what a finaliser would swallow comes again, a moment later.
     """
+    # Python sets signal handlers in the main thread only.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -64,6 +65,7 @@ def _ignored_ones_again() -> Iterator[None]:
             return
         is_terminated = isinstance(ignored.exc_value, Terminated)
         number = signal.SIGTERM if is_terminated else signal.SIGINT
+        # As a signal: an exception raised in this hook would be swallowed as well.
         timer = threading.Timer(_LATER_SECONDS, os.kill, (os.getpid(), number))
         timer.daemon = True
         timers.append(timer)
@@ -140,11 +142,13 @@ def end_with_launcher() -> None:
     launcher = os.environ.get(LAUNCHER)
     if launcher is None and "TORCHELASTIC_RUN_ID" not in os.environ:
         return
+    # Without our launcher, torchrun itself is the parent.
     parent = int(launcher) if launcher else os.getppid()
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
 def _watch(parent: int) -> None:
+    # A process whose parent has ended gets another parent.
     while os.getppid() == parent:
         time.sleep(_LOOK_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -29,6 +29,7 @@ def appending(path: Path) -> Iterator[Append]:
     """
     _check(path)
     try:
+        # Unbuffered: a write either reaches the system or raises here.
         with path.open("a+b", buffering=0) as handle:
             handle.truncate(_whole_lines(handle))
 
@@ -67,10 +68,12 @@ def _write(handle: FileIO, data: bytes, path: Path) -> None:
     size = handle.seek(0, os.SEEK_END)
     left = memoryview(data)
     try:
+        # An unbuffered write may take only a part.
         while left:
             left = left[handle.write(left) :]
         os.fsync(handle.fileno())
     except BaseException as error:
+        # Also after Ctrl-C, no half line may stay.
         with suppress(OSError):
             handle.truncate(size)
         if isinstance(error, OSError):
@@ -81,6 +84,7 @@ def _write(handle: FileIO, data: bytes, path: Path) -> None:
 def _whole_lines(handle: FileIO) -> int:
     """Bytes up to the end of the last complete line."""
     end = handle.seek(0, os.SEEK_END)
+    # From the end and in chunks, because the file may be large.
     while end:
         start = max(0, end - _CHUNK)
         handle.seek(start)

@@ -23,6 +23,7 @@ class _Hold(NamedTuple):
     @property
     def is_deleted(self) -> bool:
         """Deleting goes file by file: what is left of the folder may still be there."""
+        # The open lock file has lost its name: it was deleted.
         if os.fstat(self.lock.fileno()).st_nlink == 0:
             return True
         return self.file is not None and not os.path.lexists(self.file)
@@ -53,12 +54,14 @@ def run_lock(
     if folder in _held:
         yield
         return
+    # 1. Open for appending, because the content names the present holder.
     path = folder / LOCK_FILE
     try:
         handle = path.open("ab+", buffering=0)
     except OSError as error:
         raise explain(error, path) from error
     with handle:
+        # 2. Take the lock. If it is taken, name its holder, then stop or wait.
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -72,13 +75,16 @@ def run_lock(
                 ) from error
             on_wait(holder)
             fcntl.flock(handle, fcntl.LOCK_EX)
+        # 3. Name this process as the holder.
         try:
             handle.truncate(0)
             handle.write(str(os.getpid()).encode())
         except OSError as error:
             raise explain(error, path) from error
+        # 4. The folder may have been deleted before the lock was taken.
         hold = _Hold(handle, None if holds is None else folder / holds)
         if hold.is_deleted:
+            # Opening has made the lock file again: leave nothing behind.
             with suppress(OSError):
                 path.unlink()
                 folder.rmdir()

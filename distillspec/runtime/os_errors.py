@@ -69,6 +69,7 @@ def explain_any(error: Exception) -> DistillSpecError | None:
         number = int(match[1])
     if number is None or not (isinstance(error, OSError) or number in _DEVICE):
         return None
+    # Standard output, or an error of a library in Rust.
     if not isinstance(name, str | bytes):
         if number not in _DEVICE:
             return None
@@ -76,6 +77,7 @@ def explain_any(error: Exception) -> DistillSpecError | None:
             OSError(number, os.strerror(number)), Path("standard output, or a file of this command")
         )
     where = os.fsdecode(name)
+    # A full or broken disk needs other advice than a wrong name.
     if number in _DEVICE:
         return explain(OSError(number, os.strerror(number)), Path(where))
     return DistillSpecError(

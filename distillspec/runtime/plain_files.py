@@ -86,6 +86,7 @@ def read_lines(
     unfinished: a last line without its end, which a killed process left, is passed over.
     """
     lines = read_bytes(kept, _MOST_LINE_BYTES).split(b"\n")
+    # Behind the last line break there is only an unfinished line.
     last = lines.pop()
     if last and not unfinished:
         lines.append(last)
@@ -118,6 +119,7 @@ def read_csv(kept: BoundedText) -> list[dict[str, float]]:
         header = next(rows, [])
         for row in rows:
             place = f"line {rows.line_num}"
+            # Only the last row may have another length.
             if unfinished:
                 raise kept.fault(f"it has not {len(header)} cells", unfinished)
             if len(row) == len(header):
@@ -163,6 +165,7 @@ def _kind(mode: int) -> str:
 
 def _check_plain(value: Any) -> None:
     """ValueError for nesting without end, and for text that no file can hold."""
+    # A stack in place of recursion, which deep nesting would exhaust.
     waiting = [(value, 0)]
     while waiting:
         item, depth = waiting.pop()

@@ -64,6 +64,7 @@ def writing_store(folder: Path, world: World, console: Terminal) -> Iterator[Non
             yield
         return
     if world.rank:
+        # Rank 0 holds the lock between these two barriers.
         torch.distributed.barrier()
         yield
         torch.distributed.barrier()

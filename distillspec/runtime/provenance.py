@@ -139,6 +139,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
             capture_output=True,
             text=True,
             timeout=20,
+            # Else `git status` would lock the repository to refresh its index.
             env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
             check=True,
         )
@@ -166,6 +167,7 @@ def _cpu() -> tuple[str, frozenset[str]]:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return name, flags
+    # The first processor stands for all.
     for line in text.split("\n\n", 1)[0].splitlines():
         key, _, value = line.partition(":")
         if key.strip() == "model name":
@@ -183,6 +185,7 @@ def memory_bytes() -> int:
     """What this process may use; a container's limit counts."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
+        # cgroup v2; the content is `max` if there is no limit.
         limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
     except OSError:
         return physical
@@ -190,6 +193,7 @@ def memory_bytes() -> int:
 
 
 def _gpus() -> tuple[str, ...]:
+    # From sys.modules, because this file must not import torch.
     torch: Any = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return ()
@@ -204,6 +208,7 @@ def _peak_gpu_bytes() -> int:
 
 
 def _peak_memory_bytes() -> int:
+    # ru_maxrss is in bytes on macOS and in KiB on Linux.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

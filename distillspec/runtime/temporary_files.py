@@ -46,6 +46,7 @@ def remove_stale(folder: Path, name: str | None = None) -> None:
             continue
         if found.is_symlink() or _is_claimed(found.path, match["writer"]):
             continue
+        # A shared folder such as /tmp has files of other users.
         if found.stat(follow_symlinks=False).st_uid != os.getuid():
             continue
         if found.is_dir():
@@ -71,6 +72,7 @@ def claimed(temporary: Path) -> Iterator[None]:
 def _is_claimed(path: str, writer: str) -> bool:
     """Whether the writer may still be at work: its lock is held, or its process id is alive."""
     pid = writer.partition("_")[0]
+    # An earlier process may have had our own id: then the lock decides.
     if pid.isdigit() and int(pid) != os.getpid() and _is_alive(int(pid)):
         return True
     try:

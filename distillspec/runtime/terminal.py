@@ -151,6 +151,7 @@ class Progress(Status):
         if self._done is None or self._total is None:
             return f"{self._doing}, {clock(seconds)}" if seconds >= 1.0 else self._doing
         counts = f"{self._doing}: {self._done:,} of {self._total:,}"
+        # The rate is of what was done since the first report.
         newly = self._done - (self._done_before or 0)
         if newly <= 0 or seconds <= 0.0:
             return f"{counts}, {clock(seconds)}" if seconds >= 1.0 else counts
@@ -159,6 +160,7 @@ class Progress(Status):
 
     def _print_lines(self) -> None:
         try:
+            # At least 0.05 s, so that the loop never spins.
             while not self._ended.wait(
                 max(self._printed_at + LINE_SECONDS - time.monotonic(), 0.05)
             ):
@@ -168,6 +170,7 @@ class Progress(Status):
             self._is_broken = True
 
     def _leave_if_broken(self) -> None:
+        # Raised again in the thread that works.
         if self._is_broken:
             raise SystemExit(1)
 

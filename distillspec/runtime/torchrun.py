@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
+    # Workers print their errors themselves; torchrun's log would repeat them.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     with scratch_folder("errors") as folder:
         os.environ[ERROR_FOLDER] = str(folder)
@@ -58,6 +59,7 @@ def _report(exit_code: int) -> int:
     """A worker that ended by itself has spoken; for one that was killed, we speak."""
     if exit_code >= 0:
         return exit_code
+    # A negative code is the number of the signal, as in subprocess.
     name = signal.Signals(-exit_code).name
     error = DistillSpecError(
         f"a worker process was killed by {name}",

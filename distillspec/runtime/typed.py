@@ -73,6 +73,7 @@ def _convert(form: Any, value: Any, place: str, how: TypedReader) -> Any:
         return _float(value, place, how)
     if form in (int, str, bool, NoneType, None):
         kind = NoneType if form is None else form
+        # Not isinstance, because True is an int.
         if type(value) is not kind:
             raise _mistyped(_WORDS[kind], value, place)
         return value
@@ -80,6 +81,7 @@ def _convert(form: Any, value: Any, place: str, how: TypedReader) -> Any:
     if origin in (UnionType, Union):
         return _member(inner, value, place, how)
     if origin is Literal:
+        # Types are compared as well, because 1 == True == 1.0.
         if value not in inner or type(value) not in map(type, inner):
             raise _mistyped(f"one of {', '.join(map(str, inner))}", value, place)
         return value
@@ -146,6 +148,7 @@ def _record(form: Any, value: Any, place: str, how: TypedReader) -> Any:
     if type(value) is not dict:
         raise _mistyped("a mapping", value, place)
     hints, optional = _fields(form)
+    # The values of the record replace those for earlier versions.
     value = {**{name: how.absent[name] for name in hints if name in how.absent}, **value}
     for name in hints:
         if name not in value and name not in optional:
@@ -164,6 +167,7 @@ def _fields(form: Any) -> tuple[dict[str, Any], frozenset[str]]:
     hints = get_type_hints(form)
     if is_dataclass(form):
         found = fields(form)
+        # A field has a default unless both of its forms are missing.
         has_default = (f for f in found if not f.default is f.default_factory is MISSING)
         return {f.name: hints[f.name] for f in found}, frozenset(f.name for f in has_default)
     return {name: hints[name] for name in form._fields}, frozenset(form._field_defaults)

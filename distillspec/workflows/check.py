@@ -56,6 +56,7 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
         refuse_endpoint(recipe.pair.endpoint, "check --min-speedup")
     # Before the models, so that its errors come early. An endpoint is not decoded with.
     suite = None if recipe.pair.endpoint is not None else load_suite(recipe.evaluate.suite)
+    # 1. Load the pair and its prompts. An endpoint is only tried out.
     pair = load_pair(recipe)
     sets = pair_prompts(pair)
     trial = target_of(pair, Terminal(stderr=True)).try_out(pair, sets)
@@ -63,9 +64,11 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
         _print_trial(recipe, trial, as_json=as_json)
         return 0
     assert suite is not None
+    # 2. Which engines take the pair, and what it can gain.
     verdicts = _engine_verdicts(pair)
     head = foreseen_head(pair, sets.training)
     fitness = _assessed(pair if head is None else head.pair, sets, suite, process_bytes)
+    # 3. Print it, and compare it with the floor.
     if as_json:
         say(json.dumps(without_nan(_as_json(fitness, verdicts, head)), indent=2))
     else:
@@ -83,6 +86,7 @@ def _engine_verdicts(pair: ModelPair) -> list[EngineVerdict]:
     plan = pair.recipe.pair
     of_target = folder_facts(plan.target_weights, "target")
     of_draft = folder_facts(plan.draft, "draft") if isinstance(plan.draft, str) else None
+    # The rules of engines assume equal tokenizers.
     if pair.token_map is not None:
         return []
     return engine_verdicts(of_target, of_draft or made_draft_facts(pair.draft()))
@@ -100,6 +104,7 @@ def _assessed(pair: ModelPair, sets: PromptSets, suite: Suite, process_bytes: in
     recipe, device = pair.recipe, pair.device
     plan, data = recipe.distill, recipe.data
     dtype = dtype_of(suite.runner.dtype, device)
+    # In the suite's dtype, because c and v depend on it.
     cast_parameters(pair.target.model, dtype)
     trainable = [p for p in pair.trainable_draft().parameters() if p.requires_grad]
     load = TrainingLoad(
@@ -108,6 +113,7 @@ def _assessed(pair: ModelPair, sets: PromptSets, suite: Suite, process_bytes: in
         chunk_tokens=plan.chunk_tokens,
         trainable_parameters=sum(parameter.numel() for parameter in trainable),
         itemsize=dtype_of(recipe.hardware.precision, device).itemsize,
+        # On a GPU, models and process do not share a memory.
         process=process_bytes if device.type == "cpu" else 0,
     )
     # stdout may receive JSON, so progress goes to stderr.

@@ -57,10 +57,12 @@ class _Comparison:
 
     def __init__(self, plan: ComparisonConfig, folder: Path) -> None:
         self.plan, self.folder = plan, folder
+        # Target and data are the same for all variants, so they are loaded once.
         recipe = variant_recipe(plan, plan.against, plan.seeds[0], {})
         prepare_process(recipe)
         self.pair = load_pair(recipe)
         self.prompts = pair_prompts(self.pair)
+        # Before the target draws its texts, which takes long.
         self._check_start()
         self.measure = VariantMeasure(plan, self.pair, self.prompts.held_out)
         self.training = VariantTraining(plan, folder, self.pair, self.prompts, self.measure)
@@ -69,12 +71,14 @@ class _Comparison:
         atomic.write_json(self.folder / "provenance.json", dataclasses.asdict(provenance.gather()))
         console.print(f"{self.folder}: {describe(self.pair.device)}")
         undistilled = self.measure.measure(self.pair.draft(), self.pair, None)
+        # 1. All variants with all seeds.
         first = self._round("first", list(self.plan.variants), self.plan.minutes, self.plan.seeds)
         first[UNDISTILLED] = [undistilled]
         self._report("first", first, self.plan.minutes, self.plan.seeds)
         finals = self.plan.finals
         if finals is None:
             return
+        # 2. The best variants and the baseline again, longer.
         order = [standing.variant for standing in self._standings(first, HOME)]
         best = [name for name in order if name != UNDISTILLED][: finals.count]
         names = [*dict.fromkeys([self.plan.against, *best])]

@@ -71,6 +71,7 @@ class VariantMeasure:
                     prompts,
                     self.policy,
                     tokens=plan.max_new_tokens,
+                    # A fixed seed: all runs are measured on the same texts.
                     seed=derive_seed(0, "texts of compare", name),
                     vocab_size=pair.vocab_size,
                 ),
@@ -160,6 +161,7 @@ def _prompts(
     plan: ComparisonConfig, pair: ModelPair, held_out: Sequence[Prompt]
 ) -> dict[str, Sequence[Prompt]]:
     """The measured prompts by kind: the recipe's own, then those of other sources."""
+    # Measured are the first prompts; the probe takes the last documents.
     probed = pair.recipe.distill.probe.prompts
     if len(held_out) < plan.texts + probed:
         console.print(

@@ -88,24 +88,29 @@ class VariantTraining:
             DistillSpecError: Stored text has used up the budget, or the folder holds a run of
                 another recipe.
         """
+        # 1. The recipe, with its minutes less the time of stored text.
         drafts = self._drafts_it_reads(run_folder, variant, seed, minutes)
         recipe = variant_recipe(self.plan, variant, seed, drafts)
         text = self._target_text(recipe)
         recipe = self._with_minutes_left(recipe, variant, minutes, text.seconds)
+        # 2. The folder must hold this recipe, draft and text.
         self._check_recipe(run_folder, recipe)
         pair = with_head(with_draft_of(self.pair, recipe), self.prompts.training, text.responses)
         self._check_start(run_folder, pair, text.responses)
         name = run_folder.relative_to(self.folder)
+        # 3. An earlier start has trained it: read its result, or measure again.
         if (run_folder / MEASURED).exists():
             stored = read_measurement(run_folder / MEASURED)
             if stored.measured_by == self.measure.settings():
                 return MeasuredVariant(stored.readings, stored.cost)
             console.print(f"{name}: measured again, because the measured texts have changed")
             return self._measured(run_folder, variant, pair, stored.cost)
+        # 4. Train and measure.
         console.print(f"{name}: {source_in_words(recipe)}")
         rows = training_text(pair, self.prompts, text.responses, text.cached)
         for note in rows.notes:
             console.print(note)
+        # LoRA's initial weights depend on the seed alone, not on earlier runs.
         seed_adapters(seed)
         outcome = train_draft(pair, recipe, rows, run_folder, f"{variant} {seed}")
         cost = VariantCost(
@@ -118,6 +123,7 @@ class VariantTraining:
     ) -> dict[str, Path]:
         """The drafts of variants that this one begins with, trained if they are missing."""
         siblings = run_folder.parents[1]
+        # In the same round, with the same seed.
         drafts = {
             name: siblings / name / run_folder.name / "draft" for name in self.plan.needs(variant)
         }
@@ -144,6 +150,7 @@ class VariantTraining:
 
     def _target_text(self, recipe: Recipe) -> _TargetText:
         """Read the target's text from stores that all variants share; sample what is missing."""
+        # The seed of the pair, so that all runs read the same stored text.
         shared = recipe.model_copy(update={"seed": self.pair.recipe.seed})
         pair = dataclasses.replace(self.pair, recipe=shared)
         world, training = join(), self.prompts.training
@@ -191,6 +198,7 @@ class VariantTraining:
         trained = pair.trainable_draft()
         load_best(trained, run_folder / BEST)
         draft = merged(trained)
+        # Only drafts that another variant begins with are written as folders.
         if any(variant in self.plan.needs(name) for name in self.plan.variants):
             self._export(draft, pair, run_folder / "draft", variant)
         measured = self.measure.measure(draft, pair, cost)

@@ -65,6 +65,7 @@ def variant_recipe(
     Raises:
         DistillSpecError: The recipe is not of kind distill, or a change cannot be made.
     """
+    # The comparison sets these itself, so no variant may change them.
     changes = {
         **comparison.changes_of(variant),
         "name": comparison.name,
@@ -77,6 +78,7 @@ def variant_recipe(
             where=comparison.recipe,
             fix="name a recipe of kind distill",
         )
+    # JSON is YAML, so each change is an override as on the command line.
     texts = [f"{key}={json.dumps(_placed(value, drafts))}" for key, value in changes.items()]
     recipe = load_recipe(comparison.recipe, texts)
     assert isinstance(recipe, Recipe)

@@ -112,13 +112,16 @@ def decode(
         DistillSpecError: The models do not fit together, the method cannot be used, or the prompt
             is empty or too long.
     """
+    # 1. Refuse what cannot work before any model is loaded.
     _check_count("gamma", gamma, _MOST_GAMMA)
     _check_count("max_new_tokens", max_new_tokens, None)
     plan, plans = planned_method(method, suite, gamma)
     audit_file = _audit_file(audit, plan)
+    # 2. Load the models and encode the prompt.
     pair = load_decode_pair(target, draft, tokenizer, allows_two_tokenizers=plan.parallel is None)
     ids = pair.encode(prompt, max_new_tokens)
     prompt_ids = torch.tensor(ids, dtype=torch.long, device=pair.target.device)
+    # 3. Rounds come one by one, as the caller reads them.
     rounds = _rounds(
         pair,
         prompt_ids,
@@ -191,6 +194,7 @@ def _rounds(
         )
     drafts: dict[str, Runner] = {}
     if plan.choose is not None or any(method.needs_model for method in used):
+        # With two tokenizers, the draft keeps its own vocabulary.
         drafts[DRAFT] = (
             make_runner(pair.draft, vocab_size=pair.vocab_size)
             if pair.token_map is None
@@ -222,6 +226,7 @@ def _with_text(
             pending.append(token)
             before = detokenize(tokenizer, context)
             added = detokenize(tokenizer, [*context, *pending])[len(before) :]
+            # U+FFFD at the end: an incomplete character, or after four tokens a real one.
             is_half = added.endswith("\ufffd") and len(pending) < _LONGEST_CHARACTER
             yield DecodedToken(token, "" if is_half else added, status, current.record, index == 0)
             if not is_half:

@@ -56,6 +56,7 @@ def planned_method(
         plan = _named(method, plans, where or "decode: method")
     else:
         plan = method if isinstance(method, MethodConfig) else method_of(method)
+    # A chooser needs a suite with its arms; another method needs only itself.
     if plan.choose is not None or plan.fallback is not None:
         plan, plans = _with_arms(plan, plans)
     else:
@@ -81,10 +82,12 @@ def _named(name: str, plans: Suite, where: str) -> MethodConfig:
 def _with_arms(plan: MethodConfig, plans: Suite) -> tuple[MethodConfig, Suite]:
     """A method that chooses, in a suite with the methods of `plans` and `standard` as its arms."""
     arms = [method for method in plans.methods if method.name != plan.name]
+    # `standard` must stay the name of the arm.
     if plan.name == STANDARD:
         plan = plan.model_copy(update={"name": "chooser"})
     if all(method.name != STANDARD for method in arms):
         arms.append(MethodConfig())
+    # Through the loader, so that the schema checks the arms.
     plans = suite_of(
         plans.model_dump(mode="json")
         | {"methods": [method.model_dump(mode="json") for method in (*arms, plan)]}
@@ -124,6 +127,7 @@ def chooser_for(
     if choose is None:
         return with_fallback(plans, plan, Fixed(configuration(plan, gamma, DRAFT)), DRAFT)
     reward_scale = 1.0
+    # Timing needs room for a round behind the prompt; without it the scale stays 1.
     is_readable = has_room(prompt.tolist(), drafts.values(), max_slots(plans))
     if choose.reward == "tokens_per_second" and is_readable:
         reward_scale = _most_tokens_per_second(plans, plan, target, drafts, prompt, policy, seed)
@@ -147,6 +151,7 @@ def _most_tokens_per_second(
         torch.Generator(prompt.device).manual_seed(derive_seed(seed, "timing of decode"))
     )
     timed = {arm.name: arm for arm, _ in plans.arms(plan) if arm.drafts and arm.has_known_rounds}
+    # At least one method must be timed, whatever the arms are.
     timed.setdefault(STANDARD, plans.named(STANDARD))
     steps = {
         name: measure_steps(

@@ -61,6 +61,7 @@ class DecodePair(NamedTuple):
         check_in_vocabulary([("decode: prompt", ids)], self.vocab_size, self.tokenizer)
         if self.has_encoder:
             start = start_token(self.target)
+            # The start token ends the source, so the source must not contain it.
             ids = [*(token for token in ids if token != start), start]
         # A draft with another tokenizer proposes nothing once its context is full.
         for model in (self.target,) if self.token_map else (self.target, self.draft):

@@ -69,6 +69,7 @@ def train_drafts(run: Run) -> None:
     """Train the distilled draft, then its control; each resumes from its last checkpoint."""
     recipe = run.recipe
     _show_preview(run)
+    # Called for its check, before the target works for hours.
     bucket_steps(recipe.distill, len(run.prompts.training))
     run.say(*_small_data_notes(run))
     # 1. The target writes the stored text, in which the tokens of a trimmed head are counted.
@@ -135,6 +136,7 @@ def _choose_head(run: Run, responses: dict[str, Tokens] | None) -> None:
     plan, path = run.recipe.pair.draft_head, run.folder.head_file
     if plan is None:
         return
+    # A resumed run has read its head from the file already (`started`).
     if run.pair.kept is None:
         counted = kept_tokens(run.pair, run.prompts.training, responses, plan.keep)
         run.pair = run.pair.trimmed_to(counted.tokens)
@@ -182,6 +184,7 @@ def _fit(run: Run, recipe: Recipe, folder: Path, label: str, text: TrainingText)
         label,
         on_checkpoint=lambda tokens: run.record(run.tokens + tokens),
     )
+    # A resumed training counts from its beginning; this start adds only its part.
     run.tokens += outcome.response_tokens - outcome.tokens_before
     run.record()
     run.say(

@@ -70,8 +70,10 @@ def evaluate_run(run: Run, suite_path: str, changes: Sequence[str] = ()) -> None
         suite_path: A suite file, or the name of a built-in suite.
         changes: `key=value` overrides of the suite.
     """
+    # 1. The suite, the models and the prompts.
     pair = run.pair
     suite = load_suite(suite_path, changes).scored_on(run.recipe.data.held_out_source)
+    # Training chooses the trimmed head, and without it no draft can be built.
     if run.recipe.pair.draft_head is not None and pair.kept is None:
         raise run.nothing_trained(run.folder.path)
     dtype = dtype_of(suite.runner.dtype, pair.device)
@@ -86,6 +88,7 @@ def evaluate_run(run: Run, suite_path: str, changes: Sequence[str] = ()) -> None
         f"{', '.join(method.name for method in suite.methods)}, "
         f"temperature {', '.join(f'{temperature:g}' for temperature in suite.temperatures)}"
     )
+    # 2. Measure, or go on with an interrupted measurement.
     folder = run.folder.evaluation(suite.name)
     with console.status("") as status:
         summary = measure_cells(
@@ -101,6 +104,7 @@ def evaluate_run(run: Run, suite_path: str, changes: Sequence[str] = ()) -> None
             notes=notes,
             progress=lambda done, total, doing: status.update(doing, done=done, total=total),
         )
+    # 3. The report, and the measured gamma and card for the exported draft.
     show_summary(summary, write_report(folder, run.folder.metrics))
     if run.folder.draft.exists():
         update_exported(run)
@@ -115,6 +119,7 @@ def _drafts(run: Run, dtype: torch.dtype) -> dict[str, PreTrainedModel]:
     """The undistilled draft and the trained drafts, by name."""
     drafts = {"undistilled": run.pair.draft(dtype)}
     for name, folder in (("distilled", run.folder.path), ("control", run.folder.control)):
+        # A draft that was never trained is left out; lost weights are an error.
         if not (folder / BEST).exists():
             check_not_lost(folder, name, run.folder)
             continue

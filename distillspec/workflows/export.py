@@ -38,6 +38,7 @@ def export_run(run: Run, repository: str | None = None) -> None:
     draft = run.trained_draft(run.folder.path)
     summary = evidence(run.folder.evaluations, run.say)
     gamma = _gamma(run, summary)
+    # A served target has no model in this process.
     target = None if pair.frozen is None else pair.frozen.model
     export_draft(
         draft,
@@ -48,6 +49,7 @@ def export_run(run: Run, repository: str | None = None) -> None:
         num_assistant_tokens=gamma,
         card=draft_card(_card_facts(run, gamma, repository), summary),
     )
+    # The proof comes first: only a draft that reloads is noted as exported.
     proof = run.target.export_proof(pair, draft, run.prompts, run.folder.draft)
     note_export(run.folder)
     run.say(f"exported to {run.folder.draft}; reloaded, {proof}")

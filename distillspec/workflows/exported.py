@@ -27,6 +27,7 @@ def why_not_exported(folder: RunFolder) -> str | None:
     if exported is None:
         return "an earlier version exported it, and stored no digests of its files"
     current = _current(folder)
+    # Files of both sides, so that an added or removed file counts.
     names = [*exported.files, *(current.files.keys() - exported.files.keys())]
     changed = [name for name in names if exported.files.get(name) != current.files.get(name)]
     if changed:

@@ -35,6 +35,7 @@ def generate(recipe: Recipe) -> int:
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
     distill = recipe.distill
+    # Stored text changes no training unless the recipe asks for it.
     if "target" not in distill.source.stored and distill.cached_logits is None:
         console.print("next: set shares under distill.source, then: " + command("run", "RECIPE"))
     else:

@@ -84,10 +84,12 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
         check_threads(recipe.hardware.threads, "hardware.threads")
         torch.set_num_threads(recipe.hardware.threads)
     with run_lock(folder):
+        # 1. The corpus; it must be the one that the run began with.
         files = documents(recipe.corpus, recipe.held_out_percent)
         _check_identity(recipe, files, folder / "identity.json")
         atomic.write_text(folder / "recipe.yaml", dump_yaml(recipe))
         record = provenance.RunLog(folder / "run.json", provenance.gather())
+        # 2. Tokenizer, packed text and initial model.
         tokenizer = _tokenizer(recipe, files, folder)
         text = _packed(recipe, files, tokenizer, device)
         model = _initial_model(recipe, tokenizer).to(device)  # type: ignore[arg-type]
@@ -99,6 +101,7 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
             f"{text.held_out.numel():,} tokens",
             highlight=False,
         )
+        # 3. Train, then write the result and the model.
         final = _trained(recipe, model, text, folder, device)
         facts = _facts(model, text, files, final, started_from)
         atomic.write_json(folder / "result.json", facts)
@@ -132,6 +135,7 @@ def _trained(
     """Train in place, then average with the initial weights if the recipe asks for it."""
     plan, precision = recipe.train, dtype_of(recipe.hardware.precision, device)
     start: dict[str, torch.Tensor] = {}
+    # A copy, because training changes the weights in place.
     if plan.start_share:
         start = {name: weight.clone() for name, weight in model.named_parameters()}
     final = pretrain(

@@ -138,6 +138,7 @@ def started(recipe: Recipe, folder: Path | None, resumed_by: str | None = None) 
     if world.rank:
         yield run
         return
+    # `holds`: a folder that was deleted meanwhile must not be made again.
     with run_lock(run_folder.path, holds=run_folder.recipe_file.name):
         notes = _check_identity(pair, prompts, run_folder)
         run.log = provenance.RunLog(run_folder.provenance_file, provenance.gather())
@@ -151,6 +152,7 @@ def started(recipe: Recipe, folder: Path | None, resumed_by: str | None = None) 
         try:
             yield run
         except KeyboardInterrupt as interrupt:
+            # Words in the interrupt: an inner verb has said how to resume.
             if str(interrupt) or resumed_by is None:
                 raise
             path = run_folder.path
@@ -218,6 +220,7 @@ def check_not_lost(folder: Path, name: str, run: RunFolder) -> None:
     is_done = run.training_file.exists() and name in read_json(
         BoundedText(run.training_file, "what training came to", fix), dict[str, Any]
     )
+    # No result and no checkpoint: it has not been trained.
     if not is_done and not os.path.lexists(folder / LAST):
         return
     if is_done:

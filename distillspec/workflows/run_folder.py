@@ -35,6 +35,7 @@ class RunFolder:
         remove_stale(
             atomic.make_folder(run.path.parent)
         )  # of starts that were killed at this point
+        # The folder appears with its recipe, or not at all.
         with atomic.replacing_folder(run.path, [run.recipe_file.name]) as begun:
             (begun / run.recipe_file.name).write_text(dump_yaml(recipe), encoding="utf-8")
         return run

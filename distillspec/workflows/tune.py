@@ -95,7 +95,9 @@ def run(
     Raises:
         DistillSpecError: The pair, the prompts or the output cannot be used.
     """
+    # 1. Refuse an output that may not be replaced, before models are loaded.
     check_output(output)
+    # 2. The pair, its candidates and its prompts.
     pair = _load(target, draft)
     suite = Suite.model_validate(
         {
@@ -116,9 +118,11 @@ def run(
         f"{len(columns)} candidates on up to {len(prompts)} prompts x {max_new_tokens} tokens, "
         f"T = {temperature:g}, {runner} runner"
     )
+    # 3. Time the candidates against each other.
     outcome = _race(pair, suite, prompts, columns, minutes)
     _print(outcome, columns)
     winner = columns[outcome.standings[0].way]
+    # 4. Write the winner as a suite, and name the next command.
     comment = evidence(outcome, columns, suite, pair.target, _named(source))
     atomic.write_text(output, comment + entry(winner, suite))
     console.print(f"written: {output}")
@@ -252,6 +256,7 @@ class _Decoder(NamedTuple):
 
     def __call__(self, prompt: int, among: Sequence[int]) -> Texts:
         chosen = [self.columns[way] for way in among]
+        # The prompt's number rotates the order of the candidates, too.
         timed = self.bench.block(prompt, prompt, self.temperature, chosen)
         rows = [text.row for text in timed]
         plain = [row.seconds for row in rows if row.method is None]

@@ -105,6 +105,7 @@ def evidence(
         lines.append("# TOO FEW DOCUMENTS to tell the candidates apart")
     if not gains(best):
         lines.append(f"# NO GAIN over autoregressive decoding is shown: {why_no_gain(best)}")
+    # A line break in foreign text would end the comment.
     return "\n".join(line.replace("\n", " ") for line in lines) + "\n"
 
 

@@ -21,6 +21,7 @@ from distillspec.models.vocabulary.cross_tokenizer import token_map_of
 from distillspec.speculation.sampling import SamplingPolicy, check_finite, most_probable
 from distillspec.speculation.trajectory import keep_probabilities
 
+# Texts per forward, and positions whose logits exist at the same time.
 _ROWS = 8
 _CHUNK_TOKENS = 256
 
@@ -82,6 +83,7 @@ def entropy(
     """Entropy in nats of softmax(z / T_s), T_s = T, or 1 at temperature 0, per response token."""
 
     def nats(logits: Tensor, tokens: Tensor) -> Tensor:
+        # entr(0) is 0, so tokens without probability give no nan.
         each: Tensor = torch.special.entr(policy.untempered(logits))
         return each.sum(dim=-1)
 
@@ -160,6 +162,7 @@ def readings(
         nats = torch.special.entr(policy.untempered(p_logits)).sum(dim=-1)
         overlap = torch.minimum(p, q).sum(dim=-1)
         drafted = most_probable(q_logits).unsqueeze(-1)
+        # q is 0 where the draft cannot read: an argmax there is no drafted token.
         at_argmax = p.gather(-1, drafted).where(q.gather(-1, drafted) > 0.0, 0.0)[..., 0]
         return torch.stack([overlap, at_argmax, kept, nats], dim=-1)
 
@@ -177,9 +180,11 @@ def _per_token(
 ) -> list[Tensor]:
     """quantity(logits of each model [N, V]..., tokens [N]) -> [N] or [N, k]; per text, float64."""
     per_text = [torch.zeros(0, dtype=torch.float64)] * len(texts)
+    # Texts of similar length share a forward, so that little of it is padding.
     order = sorted(
         (i for i in range(len(texts)) if texts[i].response), key=lambda i: _size(texts[i])
     )
+    # Remember which modules train: `model.train()` would switch all of them.
     training = [module for model in models for module in model.modules() if module.training]
     for model in models:
         model.eval()
@@ -187,6 +192,7 @@ def _per_token(
         for start in range(0, len(order), _ROWS):
             group = order[start : start + _ROWS]
             rows = [texts[i] for i in group]
+            # The streams are lazy and in step: one chunk of logits per model exists at a time.
             streams = [_logits(model, rows, vocab_size, chunk_tokens) for model in models]
             drawn = [token for row in rows for token in row.response]
             tokens = torch.tensor(drawn, device=bare_model(models[0]).device)
@@ -196,6 +202,7 @@ def _per_token(
                 chunk = tokens[offset : offset + len(chunks[0])]
                 values.append(quantity(*chunks, chunk).double())
             joined = torch.cat(values).cpu()
+            # Only on failure: a second pass finds the model to blame.
             if joined.isnan().any():
                 _blame(models, rows, vocab_size, chunk_tokens)
             parts = joined.split([len(row.response) for row in rows])
@@ -217,6 +224,7 @@ def _blame(
     for model in models:
         for logits in _logits(model, rows, vocab_size, chunk_tokens):
             highest = logits.float().amax(-1)
+            # A row of -inf is valid: the draft has no distribution at that position.
             check_finite(describe_model(model), highest.masked_fill(highest == -torch.inf, 0.0))
 
 
@@ -256,6 +264,7 @@ def _logits(
     is_read = is_token[speaks].to(device)  # False where the draft's own tokens exceed its context
     mask = None if token_map is None else is_token.to(device)
     tokens, speaks = tokens.to(device), speaks.to(device)
+    # With a token map, the draft's own logits are mapped first and trimmed afterwards.
     head = output_head(model, vocab_size if token_map is None else None)
     if head is None:
         # All of [rows, T, V] exists at once, for models whose head cannot be separated.
@@ -263,6 +272,7 @@ def _logits(
         for logits, read in _chunks(all_logits, is_read, chunk_tokens):
             yield logits if token_map is None else logits.where(read, -torch.inf)
         return
+    # Hidden states of response positions only; the head then runs chunk by chunk.
     states = hidden_states(model, tokens, mask)[speaks]
     for part, read in _chunks(states, is_read, chunk_tokens):
         logits = head.logits(part)

@@ -36,12 +36,16 @@ def expected_counts(keep_probabilities: Sequence[float], gamma: int) -> Expected
     )  # probability that a round begins at each position
     begins[0] = 1.0
     emitted = verifications = 0.0
+    # A complete round needs gamma + 1 tokens: its drafts, and the correction or bonus.
     for start in range(len(keep_probabilities) - gamma):
+        # reach: probability that all drafts before `position` were accepted.
         reach, tokens = 1.0, 1.0
         for position in range(start, start + gamma):
+            # Rejected at `position`: that token is the correction, and a round begins after it.
             begins[position + 1] += begins[start] * reach * (1.0 - keep_probabilities[position])
             reach *= keep_probabilities[position]
             tokens += reach
+        # All drafts accepted: the next token is the bonus.
         begins[start + gamma + 1] += begins[start] * reach
         emitted += begins[start] * tokens
         verifications += begins[start]

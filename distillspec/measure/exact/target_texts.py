@@ -82,6 +82,7 @@ def drawn_texts(
 
     They are the same for the same models, prompts and seed on one machine.
     """
+    # The temperature is part of the seed, so that no two temperatures share random numbers.
     generator = torch.Generator(target.device).manual_seed(
         derive_seed(seed, "texts of the target", policy.temperature)
     )
@@ -122,6 +123,7 @@ def text_facts(
         ends: Ids of tokens that end a text.
         vocab_size: Tokens that all models share.
     """
+    # alpha and entropy stop at end-of-text; expected tau goes on, as timed decoding does.
     tokens = [len(up_to_end(text.response, ends)[0]) for text in texts]
     overlap, at_argmax, keep_probabilities, entropy = {}, {}, {}, [0.0] * len(texts)
     for name, draft in drafts.items():

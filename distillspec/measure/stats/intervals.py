@@ -156,6 +156,7 @@ def verdict_against(sums: Sums, number: float, confidence: float, among: int = 1
     """
     estimate = _Estimate.of(logarithm, sums)
     if number <= 0.0:
+        # Above 0 is certain, without a test; `claim` only reads the sign of the value.
         return estimate._replace(value=1.0).claim(sums.ratio() > number)
     moved = estimate._replace(value=estimate.value - math.log(number))
     return moved.claim(moved.p() < (1.0 - confidence) / max(1, among))
@@ -208,6 +209,7 @@ class Jackknifed(NamedTuple):
         with np.errstate(divide="ignore", invalid="ignore"):
             two_sided = 2.0 * special.stdtr(self.degrees, -np.abs(self.value) / self.error)
         known = np.isfinite(self.error) & (np.abs(self.value) >= _ROUNDING)
+        # Without any scatter, a difference is certain.
         made: Floats = np.where(known, np.where(self.error == 0.0, 0.0, two_sided), 1.0)
         return made
 
@@ -228,11 +230,13 @@ def jackknife(scale: _Scale, parts: Sequence[Floats]) -> Jackknifed:
         squares = (left_out - left_out.mean(axis=-1, keepdims=True)) ** 2
         scatter = squares.sum(axis=-1)
         error = np.where(np.isfinite(value) & (n > 1), np.sqrt(scatter), np.nan)
+        # Effective number of documents (Kish), from the mean share of each document in the sums.
         shares = np.stack([x / s[..., None] for s, x in zip(totals, parts, strict=True)])
         counted = np.stack([s != 0.0 for s in totals])
         weight = np.where(counted[..., None], shares, 0.0).sum(axis=0)
         weight = weight / counted.sum(axis=0)[..., None]
         degrees = 1.0 / (weight**2).sum(axis=-1) - 1.0
+        # fmin ignores nan, which means no limit.
         degrees = np.fmin(degrees, _degrees_of_scatter(squares))
         degrees = np.maximum(1.0, degrees)
     return Jackknifed(value, error, degrees)

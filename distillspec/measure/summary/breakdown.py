@@ -80,11 +80,13 @@ def by_context(
         for row in some:
             for drafted_round in row.rounds:
                 if drafted_round.drafted:
+                    # floor(log2(context)): a context of 5 tokens is in the bin from 4 on.
                     power = drafted_round.context.bit_length() - 1
                     rounds = bins.setdefault(power, {}).setdefault(prompt, [])
                     rounds.append((drafted_round.accepted, drafted_round.drafted))
     context_bins = []
     for power, by_prompt in sorted(bins.items()):
+        # One entry per prompt, because rounds of one prompt are not independent.
         sums = Sums(
             [float(sum(accepted for accepted, _ in rounds)) for rounds in by_prompt.values()],
             [float(sum(drafted for _, drafted in rounds)) for rounds in by_prompt.values()],

@@ -69,9 +69,11 @@ def sum_up(
         ends: Ids of tokens that end a text.
         notes: Sentences about the prompts, which come last.
     """
+    # 1. The noise floor. All other numbers leave its second timing out.
     floor = noise_floor(rows, suite.confidence)
     rows = [row for row in rows if not row.again]
     runs = sorted({row.run for row in rows})
+    # 2. Acceptance on texts of the target, then the sums of each cell.
     facts = {
         temperature: _facts(suite, temperature, target, drafts, text_prompts, ends, vocab_size)
         for temperature in suite.temperatures
@@ -82,6 +84,7 @@ def sum_up(
     compared = _compared(tally, drafts)
     recommendation = recommendations(tally)
     divergences = greedy_divergences(target, prompts, rows, vocab_size)
+    # 3. Sentences. Those of the run and of the suite are cautions as well.
     floor_words = [] if floor is None else [in_words(floor)]
     of_run = [*floor_words, *_processes(len(runs)), *_fallbacks(suite, prepared)]
     always = [*_audited(suite), *notes]
@@ -198,6 +201,7 @@ def _quality(
                 prompt=prompt.text,
                 text=completion_text(tokenizer, prompt.tokens, tokens),
                 finished=bool(tokens) and tokens[-1] in ends,
+                # Cut like the completion, which cannot be longer.
                 reference=None
                 if reference is None
                 else completion_text(tokenizer, prompt.tokens, reference[: suite.max_new_tokens]),
@@ -211,6 +215,7 @@ def _quality(
             completions=len(completions),
             scores=score(suite.quality, completions),
         )
+        # The target alone comes first at each temperature.
         for (temperature, name), completions in sorted(
             groups.items(), key=lambda item: (item[0][0], item[0][1] != _PLAIN_NAME)
         )
@@ -234,6 +239,7 @@ def _fallbacks(suite: Suite, prepared: Prepared) -> list[str]:
             "These models accept no tree mask, so several drafts ran eagerly as a batch: "
             f"{as_a_batch}."
         )
+    # Compiled was asked for, so compiled and eager models may be mixed.
     if notes and suite.runner.kind == "compiled":
         notes[-1] += f" {_MIXED}"
     return notes
@@ -257,6 +263,7 @@ def _forgotten(suite: Suite, processes: int) -> list[str]:
         or (
             isinstance(method.choose, UCBConfig)
             and method.choose.window
+            # Memory per prompt loses nothing: each prompt starts empty.
             and method.choose.memory != "prompt"
         )
     ]

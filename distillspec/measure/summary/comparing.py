@@ -42,8 +42,10 @@ def comparisons(
             the other cells have intervals without a correction.
     """
     pairs = list(_pairs(tally, draft, against))
+    # Only these share the confidence: more tests would make each verdict weaker.
     tested = [pair for pair in pairs if pair.is_stated(stated)]
     made = intervals.verdicts([(pair.sums, pair.base) for pair in tested], tally.confidence)
+    # By identity, because a pair holds lists and has no hash.
     verdicts = {id(pair): verdict for pair, verdict in zip(tested, made, strict=True)}
     return [
         replace(_compared(tally, draft, pair), verdict=verdicts.get(id(pair), "not tested"))
@@ -56,11 +58,13 @@ def _pairs(tally: Tally, draft: str, against: Sequence[str]) -> Iterator[_Pair]:
     for base in against:
         for temperature in sorted({key.temperature for key in keys}):
             facts = tally.facts[temperature]
+            # 1. On texts of the target: the same for all methods, without noise of decoding.
             sums = facts.alpha(draft), facts.alpha(base)
             yield _Pair("alpha", base, None, None, temperature, *sums)
             for gamma in sorted({key.gamma for key in keys if key.method in tally.standard}):
                 sums = facts.expected_tau(draft, gamma), facts.expected_tau(base, gamma)
                 yield _Pair("expected tau", base, None, gamma, temperature, *sums)
+        # 2. By decoding, in the cells that both drafts have.
         for key in keys:
             other_key = key._replace(draft=base)
             if other_key in tally.cell_keys():

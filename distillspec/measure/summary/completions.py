@@ -54,8 +54,10 @@ def greedy_divergences(
             continue
         if row.tokens == plain[row.prompt]:
             continue
+        # Lengths are equal, because timed decoding ignores end-of-text.
         both = zip(row.tokens, plain[row.prompt], strict=True)
         position = next(i for i, (token, plain_token) in enumerate(both) if token != plain_token)
+        # Up to this position all texts equal the baseline's, so cells share one forward.
         key = row.prompt, position
         if key not in scores:
             text = [*prompts[row.prompt].tokens, *row.tokens[:position]]
@@ -122,6 +124,7 @@ def examples(
         }
         if not taus:
             continue
+        # The lower median is one of the values, so a prompt has it.
         middle = median_low(taus.values())
         chosen = next(prompt for prompt, tau in taus.items() if tau == middle)
         shown += [_example(tokenizer, prompts[chosen], r) for r in candidates if r.prompt == chosen]
@@ -152,10 +155,12 @@ def token_texts(
     tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], tokens: Sequence[int]
 ) -> Iterator[str]:
     """The text that each token adds. The first part of a split character adds nothing."""
+    # A token decodes as it stands in the text only with some tokens before it.
     context = list(prompt[-_CONTEXT:])
     before = detokenize(tokenizer, context)
     for end in range(1, len(tokens) + 1):
         text = detokenize(tokenizer, [*context, *tokens[:end]])
+        # U+FFFD stands for a character whose last bytes are in the following tokens.
         if text.endswith("\ufffd") and end < len(tokens):
             yield ""
             continue

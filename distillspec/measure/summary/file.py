@@ -50,12 +50,15 @@ def read_summary(path: Path) -> Summary:
     """
     fix = "run `distillspec evaluate` again; it uses the rows in rows.jsonl"
     file = BoundedText(path, "the summary of an evaluation", fix)
+    # 1. The version comes first, because a later one may have other fields.
     values = read_json(file, dict[str, Any])
     if values.pop("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
         raise file.fault("another version of distillspec wrote it", "schema_version")
+    # 2. Records, with values for fields that earlier versions did not have.
     _join_intervals(values)
     reading = TypedReader(null_is_nan=True, absent=_BEFORE)
     summary = file.record(Summary, values, reading=reading)
+    # 3. Checks, and what earlier versions did not compute.
     _check(summary, file)
     if not summary.documents:
         return _over_prompts(summary)
@@ -77,6 +80,7 @@ def _check(summary: Summary, file: BoundedText) -> None:
     without = [at for at in summary.temperatures() if at not in plain]
     if without:
         raise file.fault(f"its baseline has no temperature {without[0]:g}")
+    # Any number in the summary may be drawn, so all of them are checked.
     waiting: list[Any] = [without_nan(summary)]
     while waiting:
         item = waiting.pop()
@@ -108,6 +112,7 @@ def _interval_keys(name: str) -> tuple[str, str, str]:
 def _join_intervals(values: dict[str, Any]) -> None:
     """Put the three keys of each interval in a record under the name of its field."""
     for section, hint in get_type_hints(Summary).items():
+        # The record of a section is X in `list[X]` and in `X | None`.
         record = next(filter(is_dataclass, get_args(hint)), None)
         if record is None:
             continue
@@ -123,6 +128,7 @@ def _join_intervals(values: dict[str, Any]) -> None:
 
 def without_nan(value: Any) -> Any:
     """Values for JSON: records as dicts, and null for a number that is nan or infinite."""
+    # is_dataclass is also true for the class itself.
     if is_dataclass(value) and not isinstance(value, type):
         values: dict[str, Any] = {}
         for field in fields(value):

@@ -43,6 +43,7 @@ def findings(
 
 def _gains(recommendation: Sequence[Recommendation]) -> list[str]:
     best = [recommended for recommended in recommendation if recommended.temperature is not None]
+    # Without a distilled draft, the last draft is shown.
     last = best[-1].draft if best else ""
     shown = [
         recommended
@@ -66,6 +67,7 @@ def _differences(comparisons: Sequence[DraftComparison]) -> list[str]:
     """
     tested = [comparison for comparison in comparisons if comparison.verdict != "not tested"]
     shown = [comparison for comparison in tested if math.isfinite(comparison.difference.value)]
+    # The quantity with the least noise comes first.
     order = ("expected tau", "tau", "alpha", "speed")
     shown.sort(
         key=lambda comparison: (
@@ -76,6 +78,7 @@ def _differences(comparisons: Sequence[DraftComparison]) -> list[str]:
         )
     )
     sentences = [_difference(comparison) for comparison in shown]
+    # Only a claim among several tests needs the note.
     if len(shown) > 1 and any(comparison.verdict in ("higher", "lower") for comparison in shown):
         sentences.append(
             f"These {len(shown)} comparisons were tested together (Holm); the intervals of "
@@ -138,6 +141,7 @@ def _limits(cells: Sequence[Cell]) -> list[str]:
         known = [
             cell.perfect_draft_cap for cell in of_draft if math.isfinite(cell.perfect_draft_cap)
         ]
+        # Without a known cap nothing is claimed.
         cap = max(known, default=math.inf)
         if cap < 1.0:
             sentences.append(
@@ -155,6 +159,7 @@ def cautions(
 ) -> list[str]:
     """Reasons to doubt the numbers of these cells, which may be a part of an evaluation's cells."""
     sentences = []
+    # nan compares as False: a cell without a prediction is left out.
     short = [cell for cell in cells if cell.measured_over_predicted < _PREDICTION_FLOOR]
     if short:
         worst = min(cell.measured_over_predicted for cell in short)

@@ -22,6 +22,7 @@ def oracles(tally: Tally, ranking: Sequence[Ranked]) -> list[Oracle]:
             continue
         keys = [key for key in tally.cell_keys() if key.temperature == first.temperature]
         for draft in dict.fromkeys(key.draft for key in keys):
+            # The longest chains show best where an oracle would have stopped.
             chains = [key for key in keys if key.draft == draft and key.method in tally.standard]
             if chains:
                 shown.append(_oracle(tally, max(chains, key=lambda key: key.gamma), first.key))
@@ -34,8 +35,10 @@ def _oracle(tally: Tally, key: CellKey, fastest: CellKey) -> Oracle:
     c, v = steps.draft_to_target_time(key.draft), steps.verify_times()
     by_prompt = tally.counts(key)
     shares = [shortened(counts, key.gamma, c, v) for counts in by_prompt]
+    # Measured seconds are scaled, so that costs outside the model remain.
     cut = [s * share for s, share in zip(seconds, shares, strict=True)]
     speed = tally.by_document(Sums(tokens, cut))
+    # The fastest was picked among all cells of this temperature.
     cells = sum(other.temperature == key.temperature for other in tally.cell_keys())
     counts = sum(by_prompt, start=Counts())
     return Oracle(

@@ -51,6 +51,7 @@ def score(metric: str, completions: Sequence[Completion]) -> dict[str, float]:
     Raises:
         DistillSpecError: The metric cannot be loaded, or names an unknown column.
     """
+    # 1. Match the metric's features with the columns.
     module = _load(metric)
     wanted = set(module.features)
     columns: dict[str, list[Any]] = {
@@ -66,6 +67,7 @@ def score(metric: str, completions: Sequence[Completion]) -> dict[str, float]:
             where=metric,
             fix=f"use a metric whose features are among {', '.join(sorted(columns))}",
         )
+    # 2. If the metric needs references, score only completions that have one.
     scored = [
         i
         for i, completion in enumerate(completions)
@@ -74,6 +76,7 @@ def score(metric: str, completions: Sequence[Completion]) -> dict[str, float]:
     if not scored:
         return {}
     result = module.compute(**{name: [columns[name][i] for i in scored] for name in wanted})
+    # A metric may return more than numbers.
     return {name: float(value) for name, value in result.items() if isinstance(value, int | float)}
 
 
@@ -120,5 +123,6 @@ def _cache_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="distillspec-metrics-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     log.info("%s is not writable: metric modules are copied to %s", usual, folder)
+    # `evaluate` reads this global when it copies a module.
     evaluate.config.HF_MODULES_CACHE = folder
     return folder

@@ -28,6 +28,7 @@ def ranking(tally: Tally) -> list[Ranked]:
 
 def _ranked(tally: Tally, key: CellKey, fastest: CellKey, comparisons: int) -> Ranked:
     counts = sum((c for c in tally.counts(key)), start=Counts())
+    # Bonferroni over all comparisons with the fastest, which the data picked.
     beyond = intervals.relative(
         tally.speed(key), tally.speed(fastest), tally.confidence, comparisons
     )
@@ -56,6 +57,7 @@ def _ranked(tally: Tally, key: CellKey, fastest: CellKey, comparisons: int) -> R
 def _share_of_time(tally: Tally, key: CellKey, busy: Callable[[CellRow], float | None]) -> float:
     """Busy seconds over all seconds; nan if one process does all the work."""
     rows = tally.rows(key)
+    # One row without busy times makes the share unknown: nan spreads.
     seconds = sum(math.nan if (value := busy(row)) is None else value for row in rows)
     return seconds / sum(row.seconds for row in rows)
 

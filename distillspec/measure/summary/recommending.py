@@ -60,6 +60,7 @@ def _recommended(
         for gamma in gammas
     }
     gamma = max(gammas, key=lambda gamma: sums[gamma].ratio())
+    # The data picked this gamma, so its interval allows for all candidates.
     among, confidence = len(gammas), tally.confidence
     best = intervals.ratio(sums[gamma], confidence, among)
     named = "" if method in tally.standard else f"{method}, "
@@ -73,6 +74,7 @@ def _recommended(
         words += f"; {tally.documents()} documents are too few for a verdict"
     else:
         near = [
+            # `not <`, so that an unknown bound (nan) counts as near.
             other_gamma
             for other_gamma in gammas
             if other_gamma != gamma

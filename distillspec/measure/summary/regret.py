@@ -45,6 +45,7 @@ def regrets(
         choosers: The arms of each chooser, by name.
         confidence: Confidence of the intervals.
     """
+    # 1. Rows by cell and prompt; rows without a draft are the baseline.
     cells: dict[CellKey, dict[int, list[CellRow]]] = {}
     for row in rows:
         if row.draft is not None and row.method is not None and row.gamma is not None:
@@ -53,6 +54,7 @@ def regrets(
     order = {name: i for i, name in enumerate(choosers)}
     unit = {row.prompt: row.unit for row in rows}
     shown = []
+    # 2. Each chooser against those of its arms that are cells of the suite.
     for key in cells:
         if key.method not in choosers:
             continue
@@ -95,6 +97,7 @@ def _regret(
 ) -> Regret:
     """The interval is corrected for picking the best arm. documents: of the prompts."""
     best = min(arms, key=lambda name: sum(arms[name]))
+    # With denominators of 1, the ratio of sums is the ratio of totals.
     once = [1.0] * len(chosen)
     beyond = intervals.relative(
         by_document(Sums(chosen, once), documents),

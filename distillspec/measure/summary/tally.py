@@ -95,6 +95,7 @@ class Tally:
 
     def _cell(self, key: CellKey) -> Cell:
         draft, _, gamma, temperature = key
+        # Counts are added up first, and rates are formed last.
         counts = sum((c for c in self.counts(key)), start=Counts())
         tau = intervals.ratio(self.tau(key), self.confidence).within(1.0, math.inf)
         facts = self.facts[temperature]
@@ -126,6 +127,7 @@ class Tally:
         steps = self.steps.get((key.method, key.temperature))
         if steps is None:
             return math.nan
+        # Stop rules and trees do not draft gamma tokens: take v at the mean drafted length.
         at_its_length = steps.verify_time_of(counts.drafted_per_round())
         c = steps.draft_to_target_time(key.draft)
         return cost_model.predicted_speedup(tau, counts.draft_steps_per_round(), c, at_its_length)
@@ -249,6 +251,7 @@ class Tally:
 
     def _times(self, key: CellKey) -> Sums:
         plain, cell = self._plain[key.temperature], self._cells[key]
+        # Means, because the baseline is timed once more than the cell.
         return Sums(
             [_mean([row.seconds for row in plain[i]]) for i in self._prompts],
             [_mean([row.seconds for row in cell[i]]) for i in self._prompts],
@@ -267,6 +270,7 @@ class Tally:
         return [sum((row.counts for row in by_prompt[i]), start=Counts()) for i in self._prompts]
 
     def _repeated(self, by_prompt: Mapping[int, list[CellRow]], temperature: float) -> float | None:
+        # Only greedy text is checked for loops, which make alpha and tau too high.
         if temperature > 0.0:
             return None
         return repeated_share(by_prompt[i][0].tokens for i in self._prompts)

@@ -85,6 +85,7 @@ def standings(
     taus_of = {
         name: [run.readings[kind].tau for run in of_variant] for name, of_variant in runs.items()
     }
+    # The baseline gets no verdict on itself.
     others = [name for name in runs if name != baseline]
     made = verdicts_of_runs([(taus_of[name], base) for name in others], confidence)
     verdicts = dict(zip(others, made, strict=True))
@@ -115,6 +116,7 @@ def _mean(values: Sequence[float]) -> float:
 def _mean_seconds(costs: Sequence[VariantCost]) -> dict[str, float]:
     phases = dict.fromkeys(name for cost in costs for name in cost.seconds)
     means = {name: _mean([cost.seconds.get(name, 0.0) for cost in costs]) for name in phases}
+    # Stored text is sampled before training, so it comes first.
     if any(cost.text_seconds for cost in costs):
         means = {"text": _mean([cost.text_seconds for cost in costs]), **means}
     return means
@@ -179,6 +181,7 @@ def _table(title: str, rows: Sequence[Sequence[str]]) -> Table:
 def markdown(variants: Sequence[VariantStanding], baseline: str, confidence: float) -> str:
     """Quality and cost as one Markdown table."""
     both = zip(reached(variants, baseline, confidence), spent(variants), strict=True)
+    # Both tables begin with the variant's name, which is shown once.
     head, *lines = [[*of_quality, *of_cost[1:]] for of_quality, of_cost in both]
     lines = [head, ["---"] * len(head), *lines]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)

@@ -16,6 +16,7 @@ from distillspec.runtime.typed import typed
 from distillspec.speculation.records import RoundRecord, TokenStatus
 
 AUDIT = "audit.jsonl"
+# Bytes that are read to recognise an audit.
 _LONGEST_LINE = 2**20
 _UNFINISHED = re.compile(
     rb'\{"prompt": \d+, "prompt_key": '
@@ -108,6 +109,7 @@ class Decoded:
         """
         audited, end = [], 0
         for number, record in enumerate(records):
+            # `end` is where the round's last token is.
             end += record.emitted
             if record.audit is not None:  # a decoder without a loop of rounds has no audit
                 audited.append(self.line(number, record, statuses[end - 1]))
@@ -136,6 +138,7 @@ def _check_audit(path: Path) -> None:
             first = handle.readline(_LONGEST_LINE)
     except OSError:  # no file yet, or writing will report what is wrong
         return
+    # An unfinished first round is of a killed process; `appending` removes it.
     if not first or (not first.endswith(b"\n") and _UNFINISHED.match(first)):
         return
     try:

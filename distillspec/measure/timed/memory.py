@@ -86,9 +86,11 @@ def memory_estimate(
         target_weights=_weight_bytes(target),
         target_in_training=load.itemsize * parameters(target),
         draft_weights=_weight_bytes(draft),
+        # With LoRA, 4 bytes for every weight and 16 for each trained parameter.
         draft_training=copy
         + (16 * all_parameters if trained is None else 4 * all_parameters + 16 * trained),
         activations=int(34 * width * tokens * (layers * hidden + target_hidden)),
+        # Two models, 4 bytes per logit.
         logits_chunk=2 * 4 * min(load.chunk_tokens, tokens) * vocabulary_size(target),
         decoding_caches=_cache_bytes(target, context) + _cache_bytes(draft, context),
     )
@@ -115,6 +117,7 @@ def round_bytes(
     """
     caches = sum(_cache_bytes(model, text + drafted) for model in (target, *drafts))
     V = vocabulary_size(target)
+    # Per position: the target's logits and p, and q for each drafted token.
     return caches + (judged + 1) * V * (target.dtype.itemsize + 4) + judged * V * 4
 
 
@@ -138,4 +141,5 @@ def _cache_bytes(model: PreTrainedModel, context: int) -> int:
     key_value_heads = int(getattr(config, "num_key_value_heads", None) or heads)
     head_size = int(getattr(config, "head_dim", None) or hidden // heads)
     layers *= 2 if is_encoder_decoder(model) else 1  # plus keys and values of the source
+    # The first factor: keys and values.
     return 2 * layers * key_value_heads * head_size * context * model.dtype.itemsize

@@ -47,6 +47,7 @@ class ParallelBench:
         self._targets: dict[int, Runner] = {}
         used = protocols_of(suite)
         gammas = sorted({gamma for _, _, gamma in used})
+        # A draft process is shared by all gammas of its plan, so it starts for the largest.
         longest = {
             plan: max(g for _, used_plan, g in used if used_plan == plan) for _, plan, _ in used
         }
@@ -69,6 +70,7 @@ class ParallelBench:
                             plan, gamma, drafts[name], suite.runner.kind, capacity, vocab_size
                         )
         except BaseException:
+            # Also after Ctrl-C: no draft process may stay behind.
             self.close()
             raise
 

@@ -54,6 +54,7 @@ def check(
 ) -> None:
     """Raise DistillSpecError if the suite cannot be decoded with these models and prompts."""
     where = f"evaluation suite {suite.name}"
+    # 1. There are prompts, and all drafts that the methods name.
     if not prompts:
         raise DistillSpecError(
             "there are no prompts to evaluate on",
@@ -73,6 +74,7 @@ def check(
                 where=f"{where}: methods",
                 fix=f"use one of {', '.join(drafts)}, or train that draft first",
             )
+    # 2. The longest text and a block fit into every context.
     longest = max(len(prompt.tokens) for prompt in prompts)
     needed = longest + suite.max_new_tokens + suite.reach
     for name, model in {"target": target, **drafts}.items():
@@ -85,6 +87,7 @@ def check(
                 where=where,
                 fix="lower max_new_tokens in the suite, or data.max_prompt_tokens in the recipe",
             )
+    # 3. Memory. Too few prompts are only worth a warning.
     _check_memory(suite, target, list(drafts.values()), longest, where)
     if len(prompts) < suite.prompts.most:
         log.warning("the suite asks for %d prompts, %d exist", suite.prompts.most, len(prompts))
@@ -100,6 +103,7 @@ def _check_memory(
     """Raise before compilation if a round needs too much memory: K and gamma multiply."""
     text, available = longest + suite.max_new_tokens, _memory(target.device)
     for method, gamma, drafted in max_drafted(suite):
+        # A parallel draft runs ahead, but at most gamma of its tokens are verified at once.
         judged = drafted if method.parallel is None else gamma
         needed = round_bytes(target, drafts, text=text, drafted=drafted, judged=judged)
         if needed > available:
@@ -132,6 +136,7 @@ def plan_of(
         suite, target, drafts, prompts, device: As of the evaluation.
         again: The cell that is timed a second time, if any.
     """
+    # Only settings that change rows; others, such as the confidence, may differ later.
     cells = suite.model_dump(
         mode="json",
         include={
@@ -179,6 +184,7 @@ def read_plan(path: Path, plan: Mapping[str, Any]) -> Prepared | None:
         return None
     fix = "delete the evaluation folder, then evaluate again"
     stored = read_json(BoundedText(path, "the plan of this evaluation", fix), _Stored)
+    # A key that only one of the plans has is a difference, too.
     differing = [key for key in plan if stored.plan.get(key) != plan[key]]
     differing += [key for key in stored.plan if key not in plan]
     steps = {(method, t): times for method, t, times in stored.steps}

@@ -167,13 +167,16 @@ def race(
     """
     assert ways >= 1 and len(documents) >= FEWEST
     began = clock()
+    # 1. Reserve documents and time for the winner.
     raced, kept_back = split(documents)
     until = seconds * (1.0 - _FRESH_TIME if kept_back else 1.0)
     seen = _Texts([], [])
     left = list(range(ways))
     look = FIRST_LOOK
+    # Every way may be compared with the fastest at every look.
     comparisons = (ways - 1) * looks(len({documents[prompt] for prompt in raced}))
     why = _ALL_DECODED
+    # 2. Decode prompt by prompt; at each look, drop the ways that are clearly slower.
     for number, prompt in enumerate(raced):
         if number >= FEWEST and clock() - began >= until:
             why = "the time was used up"
@@ -186,11 +189,13 @@ def race(
         if len(left) == 1 < ways:
             why = "one way was left"
             break
+    # 3. Time the winner alone on the reserved documents.
     winner = max(left, key=lambda way: seen.speed(way).ratio())
     fresh = _Texts([], [])
     for prompt in itertools.takewhile(lambda _: clock() - began < seconds, kept_back):
         progress(prompt, 1)
         fresh.add(decode(prompt, [winner]), documents[prompt])
+    # 4. With too few fresh documents, the winner's speed comes from the race.
     has_fresh = fresh.units() >= _FEWEST_FRESH
     standings = _ranked(ways, winner, left, seen, fresh if has_fresh else None, confidence)
     plain = intervals.ratio(seen.plain(), confidence)
@@ -249,6 +254,7 @@ def _kept(left: Sequence[int], seen: _Texts, comparisons: int) -> list[int]:
         for way, speed in speeds.items()
     }
     margin = unseen(seen.units())
+    # `not <=`, so that an unknown bound (nan) drops no way.
     return [way for way in left if way == fastest or not beyond[way].high <= -margin]
 
 
@@ -264,6 +270,7 @@ def unseen(documents: int) -> float:
 def _standing(
     way: int, winner: int, seen: _Texts, dropped: bool, confidence: float, ways: int
 ) -> RaceStanding:
+    # Dropped ways decoded fewer prompts, so the winner is taken on the same ones.
     common = seen.of(way)
     speed, speedup = common.speed(way), common.speedup(way)
     return RaceStanding(

@@ -103,6 +103,7 @@ def drafted_at(generation: Generation, prompt_tokens: int) -> list[DraftedAt]:
     for record in generation.rounds:
         if record.drafted and not record.cut:
             drafted.append(DraftedAt(context, record.drafted, record.accepted))
+        # Cut rounds lengthen the context, too.
         context += record.emitted
     return drafted
 
@@ -131,6 +132,7 @@ class RowLog:
         self.rows: list[CellRow] = []
         if path.exists():
             stored = _read(path)
+            # A block with fewer rows was not finished by its process.
             sizes: dict[tuple[int, float], int] = {}
             for row in stored:
                 sizes[row.block] = sizes.get(row.block, 0) + 1
@@ -139,6 +141,7 @@ class RowLog:
                 for row in stored
                 if sizes[row.block] == self._size(row.temperature)
             ]
+            # Written again without unfinished blocks, so that new rows follow complete ones.
             atomic.write_text(path, "".join(_line(row) for row in self.rows))
 
     def _size(self, temperature: float) -> int:
@@ -176,6 +179,7 @@ def _read(path: Path) -> list[CellRow]:
     )
     rows = []
     for where, line in read_lines(file, unfinished=True):
+        # Their defaults would hide that an earlier version wrote the row.
         for name in ("rounds", "category"):
             if name not in line:
                 raise file.fault(f"'{name}' is missing", where)

@@ -66,6 +66,7 @@ def arm_shares(rounds: Sequence[AuditedRound], look: Theme) -> Figure | None:
     several: dict[tuple[str, float], list[str]] = {}
     for audited in _of_shown_draft(rounds):
         several.setdefault((audited.method, audited.temperature), []).append(audited.arm)
+    # A single arm shows no choice.
     several = {key: arms for key, arms in several.items() if len(set(arms)) > 1}
     if not several:
         return None
@@ -91,6 +92,7 @@ def arm_shares(rounds: Sequence[AuditedRound], look: Theme) -> Figure | None:
             panel.set_ylim(0.0, 1.0)
             if panel is not panels[0]:
                 panel.set_ylabel("")
+    # The legend is of a panel with data: some panels may be empty.
     full = next(panel for panel in grid.flat if panel.get_legend_handles_labels()[1])
     legend(figure, full, look)
     return figure
@@ -110,6 +112,7 @@ def shares_by_period(
     """
     periods = max(1, min(_PERIODS, len(arms) // _FEWEST))
     ends = [round(len(arms) * (i + 1) / periods) for i in range(periods)]
+    # The last start has no end.
     parts = [arms[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     return ends, [[part.count(name) / max(1, len(part)) for part in parts] for name in names]
 
@@ -124,6 +127,7 @@ def entropy_histograms(rounds: Sequence[AuditedRound], look: Theme) -> Figure | 
     entropies = {t: both for t, both in entropies.items() if any(both)}
     if not entropies:
         return None
+    # If all entropies are 0, bins still need a width.
     highest = max(max([*accepted, *rejected]) for accepted, rejected in entropies.values()) or 1.0
     edges = [highest * i / _BINS for i in range(_BINS + 1)]
     figure = Figure(figsize=(3.2 * len(entropies) + 0.6, 2.9), layout="constrained")
@@ -135,6 +139,7 @@ def entropy_histograms(rounds: Sequence[AuditedRound], look: Theme) -> Figure | 
             panel.hist(
                 values,
                 bins=edges,
+                # Shares, because the two groups differ in size.
                 weights=[1.0 / max(1, len(values))] * len(values),
                 histtype="step",
                 linewidth=1.8,

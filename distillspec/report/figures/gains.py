@@ -61,6 +61,7 @@ def speedup_maps(summary: Summary, look: Theme) -> Figure | None:
         panel.tick_params(colors=look.ink, length=0, labelsize=9)
         for spine in panel.spines.values():
             spine.set_visible(False)
+        # Minor grid lines separate the squares.
         panel.set_xticks([g + 0.5 for g in range(len(gammas) - 1)], minor=True)
         panel.set_yticks([t + 0.5 for t in range(len(temperatures) - 1)], minor=True)
         panel.grid(which="minor", color=look.page, linewidth=2)
@@ -82,6 +83,7 @@ def _write_values(panel: Axes, grid: list[list[float]], colours: Colormap, norm:
         for column, value in enumerate(values):
             if math.isfinite(value):
                 red, green, blue, _ = colours(norm(math.log2(value)))
+                # Brightness as it is perceived (Rec. 601 weights).
                 dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
                 panel.text(
                     column,
@@ -111,10 +113,12 @@ def tau_and_alpha(summary: Summary, look: Theme) -> Figure | None:
     count = len(temperatures)
     figure = Figure(figsize=(3.0 * count + 3.0, 3.1), layout="constrained")
     panels = figure.subplots(1, count + 1, squeeze=False)[0]
+    # 1. tau, one panel for each temperature.
     for panel, temperature in zip(panels, temperatures, strict=False):
         for shift, draft in enumerate(drafts):
             cells = _series(summary, draft, method, temperature)
             if cells:
+                # Drafts stand side by side at each gamma.
                 positions = [c.gamma + 0.06 * (shift - (len(drafts) - 1) / 2) for c in cells]
                 with_intervals(
                     panel,
@@ -129,15 +133,18 @@ def tau_and_alpha(summary: Summary, look: Theme) -> Figure | None:
         titled(panel, f"{degrees(temperature)}{named(summary)}", look)
         if panel is not panels[0]:
             panel.set_ylabel("")
+    # 2. One scale for all of these panels; tau is at least 1.
     highest = max(panel.get_ylim()[1] for panel in panels[:-1])
     for panel in panels[:-1]:
         panel.set_ylim(1.0, highest)
+    # 3. alpha, all temperatures in the last panel.
     last = panels[-1]
     for shift, draft in enumerate(drafts):
         alphas, positions = [], []
         for index, temperature in enumerate(temperatures):
             cells = [c for c in summary.cells if (c.draft, c.temperature) == (draft, temperature)]
             if cells:
+                # alpha does not depend on method or gamma: any cell has it.
                 alphas.append(cells[0].alpha)
                 positions.append(index + 0.16 * (shift - (len(drafts) - 1) / 2))
         with_intervals(last, positions, alphas, draft, look, line=False)
@@ -173,6 +180,7 @@ def differences(summary: Summary, look: Theme) -> Figure | None:
     figure = Figure(figsize=(7.6, 0.9 + 0.27 * len(shown)), layout="constrained")
     panel = figure.subplots()
     labels = []
+    # Rows are numbered from the bottom.
     for row, comparison in enumerate(reversed(shown)):
         stands = comparison.verdict in ("higher", "lower")
         paint = colour(comparison.draft, look) if stands else look.faint

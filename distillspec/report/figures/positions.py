@@ -65,6 +65,7 @@ def acceptance_by_context(summary: Summary, look: Theme) -> Figure | None:
         return None
     figure = Figure(figsize=(3.4 * len(temperatures) + 0.4, 2.9), layout="constrained")
     panels = figure.subplots(1, len(temperatures), squeeze=False, sharey=True)[0]
+    # The axis counts powers of two.
     powers = [context_bin.from_tokens.bit_length() - 1 for context_bin in shown]
     for panel, temperature in zip(panels, temperatures, strict=True):
         for shift, draft in enumerate(drafts):

@@ -81,6 +81,7 @@ def with_intervals(
     line: bool,
 ) -> None:
     values = [value for value, _, _ in intervals]
+    # An unknown bound (nan) becomes 0; matplotlib refuses negative lengths.
     below = [max(0.0, value - low) for value, low, _ in intervals]
     above = [max(0.0, high - value) for value, _, high in intervals]
     panel.errorbar(
