@@ -241,12 +241,12 @@ class ExportIdentity(NamedTuple):
     files: dict[str, str]
 
 
-def keep_export(path: Path, export: ExportIdentity) -> None:
+def write_export(path: Path, export: ExportIdentity) -> None:
     """Add the digests of an export to `path`, identity.json of a run folder."""
     write_json(path, {**_read(path), _EXPORT: export._asdict()})
 
 
-def kept_export(path: Path) -> ExportIdentity | None:
+def read_export(path: Path) -> ExportIdentity | None:
     """The digests in `path`; None if nothing was exported, or only by an earlier version."""
     stored = _read(path)
     if _EXPORT not in stored:

@@ -28,9 +28,9 @@ def main(arguments: Namespace) -> int:
         say(dump_yaml(comparison).rstrip("\n"))
         return 0
     if arguments.dry_run:
-        from distillspec.workflows.compare_variants import look
+        from distillspec.workflows.compare_variants import print_variants
 
-        return look(comparison)
+        return print_variants(comparison)
     from distillspec.workflows import compare
 
     return compare.run(comparison)

@@ -14,7 +14,7 @@ class OutputHead(NamedTuple):
 
     Attributes:
         weight: W, [V, H]. It may be the input embedding's parameter; gradients then add up.
-        bias: b, [V]; -inf forbids a token.
+        bias: b, [V]; -inf forbids a token. With a softcap it gives it the lowest logit.
         scale: Factor of Cohere's and Granite's models.
         softcap: Bound of Gemma's logits; None leaves them as they are.
     """

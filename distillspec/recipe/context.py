@@ -37,7 +37,7 @@ def context_of(config: Mapping[str, Any]) -> ContextLength:
     is_relative = "relative_attention_num_buckets" in text  # T5 has no longest text, and says 512
     lengths = () if is_relative else (text.get(key) for key in _LENGTH_KEYS)
     positions = next((n for n in lengths if isinstance(n, int) and n > 0), UNLIMITED)
-    for kind, length in _switches(text, positions):
+    for kind, length in _switches(text):
         if length < positions:
             positions = length
             reason = f"its RoPE ({kind}) changes its frequencies beyond {length} tokens"
@@ -45,7 +45,7 @@ def context_of(config: Mapping[str, Any]) -> ContextLength:
     return ContextLength(positions)
 
 
-def _switches(config: Mapping[str, Any], positions: int) -> Iterable[tuple[str, int]]:
+def _switches(config: Mapping[str, Any]) -> Iterable[tuple[str, int]]:
     """By kind of RoPE, where its frequencies change; shortest first."""
     found = []
     # Phi-3 has the original length outside of the RoPE's settings.
@@ -55,8 +55,6 @@ def _switches(config: Mapping[str, Any], positions: int) -> Iterable[tuple[str, 
         original = top or rope.get("original_max_position_embeddings")
         if kind in _LONG and isinstance(original, int) and original > 0:
             found.append((kind, original))
-        elif "dynamic" in kind:
-            found.append((kind, positions))
     return sorted(found, key=lambda entry: entry[1])
 
 

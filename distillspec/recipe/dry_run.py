@@ -11,23 +11,13 @@ from typing import Any, NamedTuple
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe import builtin
-from distillspec.recipe.capacity import (
-    check_memory,
-    check_threads,
-    llama_parameters,
-    trained_bytes,
-)
+from distillspec.recipe.capacity import check_memory, check_threads, llama_parameters, trained_bytes
 from distillspec.recipe.context import check_rows_fit, context_of
 from distillspec.recipe.data import HubSource, JsonlSource, PythonSource
 from distillspec.recipe.distill import CachedTargetConfig, DistillConfig, Origin, SourceShares
 from distillspec.recipe.endpoint import check_can_ask
 from distillspec.recipe.loading import load_suite
-from distillspec.recipe.model_line import (
-    hub_or_missing,
-    local_config,
-    model_line,
-    tokenizer_line,
-)
+from distillspec.recipe.model_line import hub_or_missing, local_config, model_line, tokenizer_line
 from distillspec.recipe.output import RUNS, check_output, check_writable, output_folder
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.prompt_plan import AdversarialSource, PromptSource, PythonTopicsSource

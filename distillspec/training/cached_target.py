@@ -22,10 +22,10 @@ class CachedTopKTarget:
         Raises:
             DistillSpecError: The store lacks a row, or is damaged.
         """
-        return self.store.read(texts_of(batch)).to(batch.tokens.device)
+        return self.store.read(top_k_texts(batch)).to(batch.tokens.device)
 
 
-def texts_of(batch: Batch) -> list[TopKText]:
+def top_k_texts(batch: Batch) -> list[TopKText]:
     """Each text without padding, with the position of its first token in the loss.
 
     In a padded batch that is the first response token. Packed rows store it with each text.

@@ -16,7 +16,7 @@ from distillspec.models.surgery.trainable import train_mode
 from distillspec.recipe.distill import DistillConfig
 from distillspec.runtime.lock import check_still_there
 from distillspec.training.optimizer import share_done
-from distillspec.training.progress import Report, Reporter
+from distillspec.training.progress import Reporter, StepReport
 from distillspec.training.resume import (
     BEST,
     LAST,
@@ -245,7 +245,7 @@ class TrainingCallback(Callback):
         position, plan = self._step.position, self._plan
         bound = metrics.get("train/alpha_at_most")
         self._reporter.step(
-            Report(
+            StepReport(
                 step=position.step,
                 max_steps=plan.max_steps,
                 loss=self._step.result.mean_loss(),

@@ -1,4 +1,4 @@
-"""The positions of a batch that are in the loss, and their weights; the only place of the shift."""
+"""The positions of a batch that are in the loss, with the shift by one, and their weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def predicts_response(batch: Batch) -> Tensor:
     return predicts
 
 
-def texts_of(batch: Batch) -> Tensor:
+def tokens_per_text(batch: Batch) -> Tensor:
     """Number of tokens in the loss per text, long [texts], in the order of the N tokens."""
     return predicts_response(batch).sum(1) if batch.tree is None else batch.tree.lengths
 

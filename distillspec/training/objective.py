@@ -30,7 +30,7 @@ from distillspec.models.vocabulary.trimmed_head import kept_tokens
 from distillspec.recipe.distill import DistillConfig
 from distillspec.training.cached_target import CachedTopKTarget
 from distillspec.training.loss_inputs import LossInputs, TargetOutputs
-from distillspec.training.loss_positions import predicts_response, texts_of, token_weights
+from distillspec.training.loss_positions import predicts_response, token_weights, tokens_per_text
 from distillspec.training.token_weights import StepStatistics, TokenWeights
 
 
@@ -204,7 +204,7 @@ class Objective:
         The gradient is that of the total variation, weighted by `block_worth`.
         """
         distance = inputs.divergence(divergence("tvd"))
-        lengths = texts_of(batch).tolist()
+        lengths = tokens_per_text(batch).tolist()
         # 1. First pass: alpha of each token, from which the weights follow.
         alpha = self._scores(inputs.draft, distance).alpha
         worth = block_worth(alpha, lengths, self.distill.block_gamma)
@@ -225,7 +225,7 @@ class Objective:
         the slope r * d log q where it is below 1, and slope 0 elsewhere.
         """
         acceptance, alpha = self._scores(inputs.draft, inputs.acceptance(tokens))
-        worth = block_worth(acceptance, texts_of(batch).tolist(), self.distill.block_gamma)
+        worth = block_worth(acceptance, tokens_per_text(batch).tolist(), self.distill.block_gamma)
         # Minus log q times this slope has the gradient of minus r: d r = r * d log q.
         slope = weights * worth.weights * acceptance * (acceptance < 1.0)
         sums = self._sums(inputs.draft, TokenLikelihood(tokens), slope.to(weights.dtype))

@@ -64,7 +64,7 @@ class PretrainProgress(NamedTuple):
     validation_nats_per_token: float
 
 
-class Progressed(NamedTuple):
+class PretrainState(NamedTuple):
     """The progress that a saved state holds.
 
     Attributes:
@@ -215,7 +215,7 @@ def _pretrain(
         if is_validated or stop.is_made or spent - saved_at >= _SAVE_SECONDS:
             check_still_there(folder)
             _check_finite(all_finite(model), "weights are", step, state_file)
-            _save(state_file, model, steppers, Progressed(step, spent, losses))
+            _save(state_file, model, steppers, PretrainState(step, spent, losses))
             saved_at = spent
         if is_validated:
             report(progress)
@@ -279,7 +279,7 @@ def _check_finite(is_finite: bool, what: str, step: int, state_file: Path) -> No
 
 
 def _save(
-    path: Path, model: nn.Module, steppers: list[torch.optim.Optimizer], at: Progressed
+    path: Path, model: nn.Module, steppers: list[torch.optim.Optimizer], at: PretrainState
 ) -> None:
     state = {
         "model": model.state_dict(),
@@ -296,11 +296,11 @@ class _At(NamedTuple):
     seconds: float
 
 
-def _restore(path: Path, model: nn.Module, steppers: list[torch.optim.Optimizer]) -> Progressed:
+def _restore(path: Path, model: nn.Module, steppers: list[torch.optim.Optimizer]) -> PretrainState:
     """Load the state at `path` into model and optimizers; step 0 if there is none."""
     settle(path)
     if not path.exists():
-        return Progressed(0, 0.0, [])
+        return PretrainState(0, 0.0, [])
     state = read_state(path, ("model", "optimizers", "step", "seconds"))
     with restoring(path):
         try:
@@ -316,7 +316,7 @@ def _restore(path: Path, model: nn.Module, steppers: list[torch.optim.Optimizer]
         at: _At = typed(_At, {name: state[name] for name in _At._fields})
         # States of an earlier version have no losses: it saved only after validations.
         losses = state.get("losses", torch.zeros(0)).to(next(model.parameters()).device)
-        return Progressed(at.step, at.seconds, [loss.reshape(()) for loss in losses])
+        return PretrainState(at.step, at.seconds, [loss.reshape(()) for loss in losses])
 
 
 _DIGITS = 18  # of a step

@@ -15,7 +15,7 @@ from distillspec.training.clock import TRAINING_PHASES
 log = logging.getLogger(__name__)
 
 
-class Report(NamedTuple):
+class StepReport(NamedTuple):
     """The numbers of one step.
 
     Attributes:
@@ -67,7 +67,7 @@ class Reporter(Protocol):
 
     def start(self, label: str) -> None: ...
 
-    def step(self, report: Report) -> None: ...
+    def step(self, report: StepReport) -> None: ...
 
     def note(self, text: str) -> None:
         """Print a line that stays, such as the result of a probe."""
@@ -81,12 +81,12 @@ class ProgressLines:
     def __init__(self) -> None:
         self._label = ""
         self._last = float("-inf")
-        self._pending: Report | None = None
+        self._pending: StepReport | None = None
 
     def start(self, label: str) -> None:
         self._label = label
 
-    def step(self, report: Report) -> None:
+    def step(self, report: StepReport) -> None:
         now = time.monotonic()
         # A report that gets no line now gets one in `stop`, if it is the last.
         self._pending = report
@@ -122,7 +122,7 @@ class ProgressBar:
         self._task = self._bar.add_task(label, total=1.0, text="")
         self._bar.start()
 
-    def step(self, report: Report) -> None:
+    def step(self, report: StepReport) -> None:
         self._bar.update(self._task, completed=report.done, text=report.text())
 
     def note(self, text: str) -> None:
@@ -137,7 +137,7 @@ class NoProgress:
 
     def start(self, label: str) -> None: ...
 
-    def step(self, report: Report) -> None: ...
+    def step(self, report: StepReport) -> None: ...
 
     def note(self, text: str) -> None: ...
 

@@ -23,13 +23,13 @@ class Completed(NamedTuple):
         response: Token ids, with the end-of-text token if the response ended with it.
         states: The target's hidden states that predict the t tokens in the loss, then those of the
             rejected branches, [t, H], on the CPU. None if they are unknown.
-        visits: Drafted tokens that verification rejected, and the weight of each token.
+        branches: Drafted tokens that verification rejected, and the weight of each token.
     """
 
     prompt: Tokens
     response: Tokens
     states: Tensor | None = None
-    visits: RejectedBranches | None = None
+    branches: RejectedBranches | None = None
 
 
 @dataclasses.dataclass(eq=False)

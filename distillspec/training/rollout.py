@@ -26,7 +26,7 @@ from distillspec.models.surgery.frozen_target import FrozenTarget
 from distillspec.recipe.distill import DistillConfig
 from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.training.loss_positions import texts_of
+from distillspec.training.loss_positions import tokens_per_text
 from distillspec.training.replay import Completed, ReplayBuffer
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Rollout:
         """
         if states is None or not self.distill.source.replay or not self._keeps_states:
             return
-        counts = texts_of(micro.batch).tolist()
+        counts = tokens_per_text(micro.batch).tolist()
         for row, part in zip(micro.rows, states.split(counts), strict=True):
             if row.states is None:
                 self.ring.learn(row, part)
@@ -197,7 +197,7 @@ class Rollout:
     def _micro_batch(self, rows: list[Completed], device: torch.device) -> MicroBatch:
         packing = self.distill.packing
         # 1. The batch: padded rows, or trees for packing and for rejected branches.
-        if packing is None and all(row.visits is None for row in rows):
+        if packing is None and all(row.branches is None for row in rows):
             texts = [(row.prompt, row.response) for row in rows]
             batch = collate(texts, self.pad_token, on_prompts=self.distill.on_prompts)
         else:
@@ -208,7 +208,7 @@ class Rollout:
             rows = [row_of[id(tree)] for group in groups for tree in group]
             batch = collate_trees(groups, self.pad_token)
         # 2. The target's states that are known: replayed rows and speculative sampling bring them.
-        counts = texts_of(batch).tolist()
+        counts = tokens_per_text(batch).tolist()
         is_known = [
             row.states is not None for row, n in zip(rows, counts, strict=True) for _ in range(n)
         ]
@@ -224,8 +224,8 @@ class Rollout:
         weight = 1.0
         if self.distill.reduction == "sequences":
             weight = 1.0 / max(1, learned)
-        visits = row.visits or RejectedBranches.of_text(learned, weight)
-        return TreeRow(row.prompt, row.response, visits)
+        branches = row.branches or RejectedBranches.of_text(learned, weight)
+        return TreeRow(row.prompt, row.response, branches)
 
     def _drafted(
         self, draft: PreTrainedModel, prompts: list[list[int]], source: GeneratorSource
@@ -274,7 +274,7 @@ class Rollout:
         pairs = zip(prompts, texts, strict=True)
         if self.distill.speculative.rejected:
             return [
-                visited(
+                with_branches(
                     prompt,
                     text,
                     eos_token_ids=self.eos_token_ids,
@@ -288,7 +288,7 @@ class Rollout:
         ]
 
 
-def visited(
+def with_branches(
     prompt: Sequence[int],
     text: SpeculatedText,
     *,
@@ -331,9 +331,9 @@ def visited(
             if block.states is not None:
                 states.append(block.states[after])
     # The last block may reach beyond the end of the response.
-    visits = RejectedBranches(weights[: len(text.response)], sides)
+    branches = RejectedBranches(weights[: len(text.response)], sides)
     known = torch.cat(states) if states else None
-    return Completed(prompt, text.response.tolist(), known, visits)
+    return Completed(prompt, text.response.tolist(), known, branches)
 
 
 def _stored(row: TrainingRow) -> Completed:

@@ -26,7 +26,7 @@ from distillspec.runtime.processes import join
 from distillspec.runtime.terminal import Terminal
 from distillspec.workflows.compare_measure import HOME, VariantMeasure
 from distillspec.workflows.compare_train import VariantTraining
-from distillspec.workflows.compare_variants import checked, variant_recipe
+from distillspec.workflows.compare_variants import checked_variants, variant_recipe
 
 console = Terminal(soft_wrap=True)
 
@@ -44,7 +44,7 @@ def run(comparison: ComparisonConfig) -> int:
             where=f"comparison {comparison.name}",
             fix="start it without NPROC",
         )
-    checked(comparison)
+    checked_variants(comparison)
     folder = RUNS / "compare" / comparison.name
     atomic.make_folder(folder)
     with run_lock(folder):

@@ -18,9 +18,9 @@ _ENDLESS = 1_000_000_000  # steps; max_minutes ends a run
 console = Terminal(soft_wrap=True)
 
 
-def look(comparison: ComparisonConfig) -> int:
+def print_variants(comparison: ComparisonConfig) -> int:
     """Check the recipe of each variant, and print what `compare` would train."""
-    for variant, recipe in checked(comparison).items():
+    for variant, recipe in checked_variants(comparison).items():
         console.print(f"{variant:<20}  {recipe.distill.loss_in_words}: {source_in_words(recipe)}")
     count = len(comparison.variants) * len(comparison.seeds)
     minutes = count * comparison.minutes
@@ -32,7 +32,7 @@ def look(comparison: ComparisonConfig) -> int:
     return 0
 
 
-def checked(comparison: ComparisonConfig) -> dict[str, Recipe]:
+def checked_variants(comparison: ComparisonConfig) -> dict[str, Recipe]:
     """The recipe of each variant with the first seed, checked before any training.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 
-from distillspec.assembly.identity import ExportIdentity, file_digest, keep_export, kept_export
+from distillspec.assembly.identity import ExportIdentity, file_digest, read_export, write_export
 from distillspec.recipe.written_files import MODEL_FILES
 from distillspec.workflows.run_folder import BEST, RunFolder
 
@@ -18,12 +18,12 @@ _REWRITTEN = ("README.md", "generation_config.json")  # by each evaluation, and 
 
 def note_export(folder: RunFolder) -> None:
     """Store the digests of draft/ and of the checkpoint that it was exported from."""
-    keep_export(folder.identity_file, _current(folder))
+    write_export(folder.identity_file, _current(folder))
 
 
 def why_not_exported(folder: RunFolder) -> str | None:
     """Why draft/ may differ from the exported draft; None if it is the same."""
-    exported = kept_export(folder.identity_file)
+    exported = read_export(folder.identity_file)
     if exported is None:
         return "an earlier version exported it, and stored no digests of its files"
     current = _current(folder)

@@ -32,9 +32,8 @@ class RunFolder:
         """Make a folder for `recipe`, named by the time, that holds the resolved recipe."""
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         run = cls(RUNS / recipe.name / f"{stamp}-{secrets.token_hex(2)}")
-        remove_stale(
-            atomic.make_folder(run.path.parent)
-        )  # of starts that were killed at this point
+        # Of starts that were killed at this point.
+        remove_stale(atomic.make_folder(run.path.parent))
         # The folder appears with its recipe, or not at all.
         with atomic.replacing_folder(run.path, [run.recipe_file.name]) as begun:
             (begun / run.recipe_file.name).write_text(dump_yaml(recipe), encoding="utf-8")

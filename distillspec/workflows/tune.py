@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -146,8 +147,12 @@ def _race(
     """Prepare the models, then time the candidates against each other."""
     drafts = {DRAFT: pair.draft}
     check(suite, pair.target, drafts, prompts)
-    with console.status("preparing the models") as status:
-        bench = Bench(suite, pair.target, drafts, prompts, columns, pair.device, pair.vocab_size)
+    with (
+        console.status("preparing the models") as status,
+        closing(
+            Bench(suite, pair.target, drafts, prompts, columns, pair.device, pair.vocab_size)
+        ) as bench,
+    ):
         prepared = bench.prepare_without_times()
         outcome = race(
             _Decoder(bench, columns, suite.temperatures[0]),

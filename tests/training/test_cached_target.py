@@ -23,7 +23,7 @@ from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, att
 from distillspec.models.vocabulary.eos_tokens import EosTokens
 from distillspec.models.vocabulary.trimmed_head import trim_head
 from distillspec.recipe.distill import OnlineTargetConfig, Term
-from distillspec.training.cached_target import CachedTopKTarget, texts_of
+from distillspec.training.cached_target import CachedTopKTarget, top_k_texts
 from distillspec.training.objective import Objective, predicts_response
 from distillspec.training.state_file import read_state
 from tests.models.two_tokenizers import byte_level
@@ -53,12 +53,12 @@ def batch(count: int, *, on_prompts: bool = False) -> Batch:
 
 def test_rows_are_told_without_their_padding_and_from_where_they_are_predicted() -> None:
     rows = [((5, 6, 7), (8, 0)), ((9,), ()), ((1, 2), (3, 4, 5, 6))]
-    assert texts_of(collate(rows, 0)) == [
+    assert top_k_texts(collate(rows, 0)) == [
         TopKText((5, 6, 7, 8, 0), 3),
         TopKText((9,), 1),
         TopKText((1, 2, 3, 4, 5, 6), 2),
     ]
-    assert [text.first for text in texts_of(collate(rows, 0, on_prompts=True))] == [1, 1, 1]
+    assert [text.first for text in top_k_texts(collate(rows, 0, on_prompts=True))] == [1, 1, 1]
 
 
 def test_packed_texts_are_told_one_by_one() -> None:
@@ -69,7 +69,7 @@ def test_packed_texts_are_told_one_by_one() -> None:
         ],
         [TreeRow((1, 2), (3, 4), RejectedBranches.of_text(3))],
     ]
-    assert texts_of(collate_trees(rows, 0)) == [
+    assert top_k_texts(collate_trees(rows, 0)) == [
         TopKText((5, 6, 7, 8, 0), 3),
         TopKText((9,), 1),
         TopKText((1, 2, 3, 4), 1),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distillspec.corpus.batches.batching import collate
-from distillspec.training.loss_positions import predicts_response, texts_of, token_weights
+from distillspec.training.loss_positions import predicts_response, token_weights, tokens_per_text
 
 ROWS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
     ((5, 6), (6, 8, 0)),
@@ -32,4 +32,4 @@ def test_token_weights_count_tokens_or_sequences() -> None:
 
 
 def test_the_tokens_of_each_text_are_counted() -> None:
-    assert texts_of(collate(ROWS, pad_token=0)).tolist() == [3, 1, 2, 0]
+    assert tokens_per_text(collate(ROWS, pad_token=0)).tolist() == [3, 1, 2, 0]

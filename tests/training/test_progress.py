@@ -11,15 +11,15 @@ from distillspec.training.progress import (
     NoProgress,
     ProgressBar,
     ProgressLines,
-    Report,
+    StepReport,
     make_reporter,
 )
 
 SECONDS = {"rollout": 20.0, "target": 10.0, "update": 10.0, "probe": 5.0, "checkpoint": 1.0}
 
 
-def _report(step: int = 25, alpha: float = 0.5) -> Report:
-    return Report(step, 100, 1.25, alpha, 1234.0, step / 100, SECONDS)
+def _report(step: int = 25, alpha: float = 0.5) -> StepReport:
+    return StepReport(step, 100, 1.25, alpha, 1234.0, step / 100, SECONDS)
 
 
 def test_a_report_says_loss_alpha_speed_shares_and_time_to_go() -> None:

@@ -18,9 +18,9 @@ from distillspec.models.surgery.frozen_target import FrozenTarget
 from distillspec.recipe.distill import DistillConfig, Origin
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.inference_copy import InferenceCopy
-from distillspec.training.objective import texts_of, token_weights
+from distillspec.training.loss_positions import token_weights, tokens_per_text
 from distillspec.training.replay import Completed
-from distillspec.training.rollout import Rollout, visited
+from distillspec.training.rollout import Rollout, with_branches
 from tests.speculation.branches import Branches, walk
 
 CPU = torch.device("cpu")
@@ -163,7 +163,7 @@ def test_packed_batches_hold_every_row_and_what_is_known_of_it(on_prompts: bool)
     (micro,) = rollout.micro_batches(rows, 4, CPU)
     assert [row.prompt[0] for row in micro.rows] == [7, 5, 3, 2]
     assert micro.batch.tokens.shape == (3, 9)
-    counts = texts_of(micro.batch).tolist()
+    counts = tokens_per_text(micro.batch).tolist()
     assert counts == ([8, 6, 4, 3] if on_prompts else [2] * 4)
     assert micro.batch.known is not None
     parts = micro.batch.known.positions.split(counts)
@@ -224,16 +224,16 @@ ENDS, LIMIT, TOKENS = frozenset({1}), 3, 3
 
 def visits_by_state(weights: dict[tuple[int, ...], float], row: Completed, weight: float) -> None:
     """Add what a row says of each state (the tokens of the response before it)."""
-    assert row.visits is not None
+    assert row.branches is not None
     response = tuple(row.response)
-    for place, share in enumerate(row.visits.weights):
+    for place, share in enumerate(row.branches.weights):
         weights[response[:place]] += weight * share
-    for side in row.visits.sides:
+    for side in row.branches.sides:
         for place, share in enumerate(side.weights, start=1):
             weights[(*response[: side.after], *side.tokens[:place])] += weight * share
 
 
-def test_visits_are_in_expectation_the_states_of_the_targets_text(
+def test_branches_are_in_expectation_the_states_of_the_targets_text(
     draft: PreTrainedModel, target: PreTrainedModel
 ) -> None:
     """Over every branch of the sampler: the weight of a state is the probability that a text of
@@ -258,7 +258,7 @@ def test_visits_are_in_expectation_the_states_of_the_targets_text(
         return text
 
     for text, branches in walk(run):
-        row = visited(prompt, text, eos_token_ids=ENDS, max_new_tokens=LIMIT)
+        row = with_branches(prompt, text, eos_token_ids=ENDS, max_new_tokens=LIMIT)
         mine, plain = defaultdict[tuple[int, ...], float](float), list(text.response.tolist())
         visits_by_state(mine, row, 1.0)
         for state, share in mine.items():

@@ -13,7 +13,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.summary.variants import VariantCost
 from distillspec.runtime.world import World
 from distillspec.workflows import compare, compare_train
-from distillspec.workflows.compare_variants import look
+from distillspec.workflows.compare_variants import print_variants
 from tests.workflows.tiny_comparison import FOLDER, ONCE, comparison, measured, workplace
 
 __all__ = ["workplace"]
@@ -84,7 +84,7 @@ def test_a_variant_that_may_not_be_is_refused_before_any_is_trained(workplace: P
 def test_a_comparison_is_of_one_target(workplace: Path) -> None:
     variants = {"kl": {}, "other": {"pair.target": "pair/draft"}}
     with pytest.raises(DistillSpecError, match="changes pair.target"):
-        look(comparison(variants=variants))
+        print_variants(comparison(variants=variants))
     plan = comparison(**ONCE | {"minutes": 1e-5}, variants=variants)
     with pytest.raises(DistillSpecError, match="changes pair.target"):
         compare.run(plan)
@@ -102,14 +102,14 @@ def test_a_recipe_that_makes_a_model_is_none_to_compare(workplace: Path) -> None
         "tokenizer: {take_from: pair/target}\nstart_from: pair/target\n"
     )
     with pytest.raises(DistillSpecError, match="this recipe makes a model from nothing"):
-        look(comparison())
+        print_variants(comparison())
 
 
 def test_a_variant_with_other_prompts_is_refused(workplace: Path) -> None:
     variants = {"kl": {}, "fewer": {"data.max_prompts": 8}}
     with pytest.raises(DistillSpecError, match="'fewer' changes data"):
         compare.run(comparison(variants=variants))
-    look(comparison(variants={"kl": {}}, changes={"data.max_prompts": 8}))
+    print_variants(comparison(variants={"kl": {}}, changes={"data.max_prompts": 8}))
 
 
 def test_a_comparison_whose_target_was_exchanged_does_not_go_on(workplace: Path) -> None:

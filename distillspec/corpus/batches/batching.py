@@ -44,8 +44,8 @@ class Batch(NamedTuple):
     """One padded batch.
 
     `is_response[b, t]` means that the token *at* t belongs to the response. The prediction in the
-    loss is made one position earlier; training/objective.py applies this shift. With training on
-    prompts, a prompt counts as response, except for its first token.
+    loss is made one position earlier; `training/loss_positions.py` applies this shift. With
+    training on prompts, a prompt counts as response, except for its first token.
 
     Attributes:
         tokens: Token ids, long [B, T].

@@ -112,7 +112,7 @@ class PromptRows(LightningDataModule):
         if differing:
             raise DistillSpecError(
                 f"the training data differ from the checkpoint's in {', '.join(differing)}",
-                where="data, distill.batch_size, seed",
+                where="data, distill.batch_size, distill.bucket_steps, seed",
                 fix="restore the recipe and the data of this run, or start a new run",
             )
         self.step = int(state_dict["step"])

@@ -53,12 +53,12 @@ class TreeRow(NamedTuple):
 
     prompt: Sequence[int]
     response: Sequence[int]
-    visits: RejectedBranches
+    branches: RejectedBranches
 
     @property
     def tokens(self) -> int:
         """Number of positions that it takes in a row."""
-        sides = sum(len(side.tokens) for side in self.visits.sides)
+        sides = sum(len(side.tokens) for side in self.branches.sides)
         return len(self.prompt) + len(self.response) + sides
 
 
@@ -102,16 +102,16 @@ def _write(batch: Batch, at: int, first: int, row: TreeRow) -> None:
     assert batch.tree is not None
     tree, prompt = batch.tree, len(row.prompt)
     text = prompt + len(row.response)
-    end, learned = first + text, len(row.visits.weights)
+    end, learned = first + text, len(row.branches.weights)
     batch.tokens[at, first:end] = torch.tensor([*row.prompt, *row.response])
     batch.is_response[at, first + prompt : end] = True
     tree.positions[at, first:end] = torch.arange(text)
     tree.sees[at, first:end, first:end] = _causal(text)
     # 2. Its states in the loss lie one position before the tokens that they predict.
     tree.predicts[at, end - 1 - learned : end - 1] = True
-    tree.weights[at, end - 1 - learned : end - 1] = torch.tensor(row.visits.weights)
+    tree.weights[at, end - 1 - learned : end - 1] = torch.tensor(row.branches.weights)
     # 3. Each branch goes on after `before` tokens of the text, and sees only these.
-    for side in row.visits.sides:
+    for side in row.branches.sides:
         begin, end = end, end + len(side.tokens)
         before = prompt + side.after
         batch.tokens[at, begin:end] = torch.tensor(side.tokens)
@@ -129,7 +129,7 @@ def _causal(tokens: int) -> torch.Tensor:
 
 
 def _predicted(row: TreeRow) -> int:
-    return len(row.visits.weights) + sum(len(side.tokens) for side in row.visits.sides)
+    return len(row.branches.weights) + sum(len(side.tokens) for side in row.branches.sides)
 
 
 def packed(rows: Sequence[TreeRow], tokens: int) -> list[list[TreeRow]]:

@@ -31,9 +31,8 @@ def expected_counts(keep_probabilities: Sequence[float], gamma: int) -> Expected
         keep_probabilities: Probability that token i was accepted, if it was drafted; N of them.
         gamma: Drafted tokens per block.
     """
-    begins = [0.0] * (
-        len(keep_probabilities) + 1
-    )  # probability that a round begins at each position
+    # Probability that a round begins at each position.
+    begins = [0.0] * (len(keep_probabilities) + 1)
     begins[0] = 1.0
     emitted = verifications = 0.0
     # A complete round needs gamma + 1 tokens: its drafts, and the correction or bonus.

@@ -131,8 +131,7 @@ def text_facts(
         ended = list(zip(texts_read, tokens, strict=True))
         overlap[name] = [sum(text_read.overlap[:count]) for text_read, count in ended]
         at_argmax[name] = [sum(text_read.at_argmax[:count]) for text_read, count in ended]
-        entropy = [
-            sum(text_read.entropy[:count]) for text_read, count in ended
-        ]  # the target's, so the same for every draft
+        # The target's, so the same for every draft.
+        entropy = [sum(text_read.entropy[:count]) for text_read, count in ended]
         keep_probabilities[name] = [text_read.keep_probability for text_read in texts_read]
     return TextFacts(overlap, at_argmax, entropy, tokens, keep_probabilities, list(documents))

@@ -32,14 +32,13 @@ def by_category(
     Returns:
         Empty if the prompts have fewer than two categories.
     """
-    names = list(
-        dict.fromkeys(UNNAMED if category is None else category for category in categories)
-    )
+    named = [category or UNNAMED for category in categories]
+    names = list(dict.fromkeys(named))
     if len(names) < 2:
         return []
     cells = []
     for name in names:
-        indices = [i for i, category in enumerate(categories) if name == (category or UNNAMED)]
+        indices = [i for i, category in enumerate(named) if name == category]
         of = [documents[i] for i in indices]
         accepted, rounds, times = (_some(of_prompts, indices) for of_prompts in sums)
         acceptance, efficiency, gain = (

@@ -74,10 +74,7 @@ def sum_up(
     rows = [row for row in rows if not row.again]
     runs = sorted({row.run for row in rows})
     # 2. Acceptance on texts of the target, then the sums of each cell.
-    facts = {
-        temperature: _facts(suite, temperature, target, drafts, text_prompts, ends, vocab_size)
-        for temperature in suite.temperatures
-    }
+    facts = _facts(suite, target, drafts, text_prompts, ends, vocab_size)
     standard = frozenset(method.name for method in suite.methods if method.is_standard)
     tally = Tally(rows, prepared.steps, facts, suite.confidence, ends, standard)
     cells, baseline, ranked = tally.cells(), tally.baselines(), ranking(tally)
@@ -145,32 +142,29 @@ def _shown(tally: Tally) -> str:
 
 def _facts(
     suite: Suite,
-    temperature: float,
     target: PreTrainedModel,
     drafts: Mapping[str, PreTrainedModel],
     prompts: Sequence[MeasuredPrompt],
     ends: frozenset[int],
     vocab_size: int | None,
-) -> TextFacts:
-    """Acceptance of every draft on new texts of the target at one temperature."""
-    policy = SamplingPolicy(temperature, suite.top_k, suite.nucleus)
-    texts = drawn_texts(
-        target,
-        prompts,
-        policy,
-        tokens=suite.max_new_tokens,
-        seed=suite.seed,
-        vocab_size=vocab_size,
-    )
-    return text_facts(
-        target,
-        drafts,
-        texts,
-        policy,
-        documents=[prompt.document for prompt in prompts],
-        ends=ends,
-        vocab_size=vocab_size,
-    )
+) -> dict[float, TextFacts]:
+    """By temperature: the acceptance of every draft on new texts of the target."""
+    documents = [prompt.document for prompt in prompts]
+    facts = {}
+    for temperature in suite.temperatures:
+        policy = SamplingPolicy(temperature, suite.top_k, suite.nucleus)
+        texts = drawn_texts(
+            target,
+            prompts,
+            policy,
+            tokens=suite.max_new_tokens,
+            seed=suite.seed,
+            vocab_size=vocab_size,
+        )
+        facts[temperature] = text_facts(
+            target, drafts, texts, policy, documents=documents, ends=ends, vocab_size=vocab_size
+        )
+    return facts
 
 
 def _quality(

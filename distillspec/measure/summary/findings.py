@@ -94,9 +94,8 @@ def _difference(comparison: DraftComparison) -> str:
     numbers = f"{comparison.against_value:{form}} -> {comparison.value:{form}}"
     if math.isfinite(comparison.relative.value):
         numbers += f", {comparison.relative.value:+.1%}"
-    if math.isfinite(
-        comparison.relative.low + comparison.relative.high
-    ):  # none where a side is 0 in all texts
+    # None where a side is 0 in all texts.
+    if math.isfinite(comparison.relative.low + comparison.relative.high):
         numbers += f" {bracketed(comparison.relative.low, comparison.relative.high, '+.1%')}"
     words = {
         "higher": f"{name} is higher ({numbers})",

@@ -196,9 +196,8 @@ class Tally:
         seconds = [sum(r.seconds for r in by_prompt[i]) for i in self._prompts]
         speed = intervals.ratio(self.by_document(Sums(tokens, seconds)), self.confidence)
         by_method = {name: s for (name, at), s in self.steps.items() if at == temperature}
-        names = sorted(
-            by_method, key=lambda name: name not in self.standard
-        )  # otherwise in their order
+        # Otherwise in their order.
+        names = sorted(by_method, key=lambda name: name not in self.standard)
         steps = by_method[names[0]] if names else None
         return Baseline(
             temperature=temperature,

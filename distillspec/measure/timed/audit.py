@@ -18,9 +18,8 @@ from distillspec.speculation.records import RoundRecord, TokenStatus
 AUDIT = "audit.jsonl"
 # Bytes that are read to recognise an audit.
 _LONGEST_LINE = 2**20
-_UNFINISHED = re.compile(
-    rb'\{"prompt": \d+, "prompt_key": '
-)  # an unfinished round of a killed process
+# An unfinished round of a killed process.
+_UNFINISHED = re.compile(rb'\{"prompt": \d+, "prompt_key": ')
 
 
 @dataclass(frozen=True)

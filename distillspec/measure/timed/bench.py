@@ -54,14 +54,7 @@ _WARM_UP_ROUNDS = 3
 
 
 class BenchColumn(NamedTuple):
-    """One way to decode, at any temperature.
-
-    Attributes:
-        draft: The draft's name.
-        method: The method, with its settings.
-        gamma: Drafted tokens per block.
-        again: Whether it is timed a second time, for the noise floor.
-    """
+    """One way to decode, at any temperature; `again`: timed twice, for the noise floor."""
 
     draft: str
     method: MethodConfig

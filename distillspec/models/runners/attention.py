@@ -40,9 +40,8 @@ def _replaced(
 ) -> Iterator[None]:
     before = model.config._attn_implementation
     slow = model.device.type == "cpu" and dtype != torch.float32 and before == "sdpa"
-    if (
-        not slow or model.config.is_encoder_decoder
-    ):  # encoder-decoder models add biases to attention
+    # Encoder-decoder models add biases to attention.
+    if not slow or model.config.is_encoder_decoder:
         yield
         return
     AttentionInterface.register(name, attend)
@@ -79,13 +78,11 @@ def _attend(
     stored = key.shape[1]  # heads of keys and values; each serves heads / stored heads of queries
     grouped = query.view(rows, stored, heads // stored, size)
     if torch.compiler.is_compiling():
-        scores = torch.matmul(
-            grouped, key.transpose(2, 3)
-        )  # compiles to one loop with what follows
+        # Compiles to one loop with what follows.
+        scores = torch.matmul(grouped, key.transpose(2, 3))
     else:
-        scores = torch.matmul(key, grouped.transpose(2, 3)).transpose(
-            2, 3
-        )  # twice as fast in this order
+        # Twice as fast in this order.
+        scores = torch.matmul(key, grouped.transpose(2, 3)).transpose(2, 3)
     scores = scores * (size**-0.5 if scaling is None else scaling)
     if attention_mask is None:
         pass

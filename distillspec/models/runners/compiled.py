@@ -64,8 +64,7 @@ def make_runner(
         tree_sizes: The same for trees; empty if no trees are fed. A model that makes its own masks
             reads trees eagerly.
         computes_entropy: Whether a stop rule needs the entropy after each token; only graphs
-        compute
-            it.
+            compute it.
         vocab_size: Logits are trimmed to this many tokens.
         prompts: The prompts that will be decoded, if known; they set the capacity of a draft with
             another tokenizer.

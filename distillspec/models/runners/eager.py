@@ -133,7 +133,6 @@ def check_text_fits(model: PreTrainedModel, tokens: int) -> None:
 def context_of_model(model: PreTrainedModel) -> ContextLength:
     """How long a text the model can read, and why not longer."""
     config = model.config.get_text_config(decoder=True)
-    length = getattr(
-        config, "max_position_embeddings", None
-    )  # the attribute maps the family's own name
+    # The attribute maps the family's own name.
+    length = getattr(config, "max_position_embeddings", None)
     return context_of({**vars(config), "max_position_embeddings": length})

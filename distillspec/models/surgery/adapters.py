@@ -38,9 +38,8 @@ def add_lora(model: PreTrainedModel, lora: AdapterConfig) -> PeftModel:
         warnings.filterwarnings(
             "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
         )
-        warnings.filterwarnings(
-            "ignore", "fan_in_fan_out is set to False"
-        )  # peft then sets it for GPT-2
+        # Peft then sets it for GPT-2.
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")
         adapted = get_peft_model(model, config)
     assert isinstance(adapted, PeftModel)
     return adapted

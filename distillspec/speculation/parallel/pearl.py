@@ -252,9 +252,8 @@ class PearlProcess:
         number, tokens = self._process.answer()
         while number != self._number:
             number, tokens = self._process.answer()
-        return PearlBlock(
-            tokens, self._q[: len(tokens)].clone()
-        )  # the next block is written over it
+        # The next block is written over it.
+        return PearlBlock(tokens, self._q[: len(tokens)].clone())
 
     def follow(self, length: int, token: int) -> None:
         self._process.send(GoOn(length, token))
@@ -299,9 +298,8 @@ class BlockWorker:
         self._given = random_source
         self._text: list[int] = []
         self._policy = SamplingPolicy()
-        self._random_source: RandomSource = random_source or _drafting_source(
-            0
-        )  # until the first text brings its seed
+        # Until the first text brings its seed.
+        self._random_source: RandomSource = random_source or _drafting_source(0)
 
     @property
     def capacity(self) -> int:

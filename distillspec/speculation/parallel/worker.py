@@ -67,9 +67,8 @@ def serve(
         heartbeat: Where the process shows that it lives.
         threads: Of torch; None leaves the default.
     """
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is for the target, which then ends this process
+    # Ctrl-C is for the target, which then ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     heartbeat.beat()  # before Ready, so that a process that stops now is noticed
     over = threading.Event()
     beating = threading.Thread(target=_beat, args=(heartbeat, _parent(), over), daemon=True)

@@ -13,7 +13,7 @@ from distillspec.corpus.batches.tree_rows import (
 ROW = TreeRow(
     prompt=(5, 6),
     response=(7, 8, 9),
-    visits=RejectedBranches(
+    branches=RejectedBranches(
         weights=(1.0, 0.5, 1.0),
         sides=[RejectedBranch(0, (3,), (0.25,)), RejectedBranch(2, (4, 2), (0.5, 0.125))],
     ),
