@@ -31,7 +31,7 @@ from distillspec.speculation.verify.kseq import verify_kseq
 from distillspec.speculation.verify.lenience import lenient
 from distillspec.speculation.verify.multipath import verify_multipath
 from distillspec.speculation.verify.recursive import verify_recursive, verify_recursive_distinct
-from distillspec.speculation.verify.result import Rule
+from distillspec.speculation.verify.result import VerificationRule
 from distillspec.speculation.verify.token import verify_token
 from distillspec.speculation.verify.traversal import verify_traversal
 
@@ -48,7 +48,7 @@ STOPS: dict[str, Callable[[Any], StopRule]] = {
     "confidence": lambda stop: Confidence(stop.threshold),
     "draft_verify": lambda stop: DraftVerify(stop.threshold, stop.wanted_rate),
 }
-VERIFIERS: dict[str, Callable[[Any], Rule]] = {
+VERIFIERS: dict[str, Callable[[Any], VerificationRule]] = {
     "token": lambda _: verify_token,
     "block": lambda _: verify_block,
     "lenient": lambda method: lenient(method.verify.form, method.verify.eps),

@@ -24,7 +24,7 @@ from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.kseq import verify_kseq
 from distillspec.speculation.verify.multipath import verify_multipath
 from distillspec.speculation.verify.recursive import verify_recursive
-from distillspec.speculation.verify.result import Rule
+from distillspec.speculation.verify.result import VerificationRule
 from distillspec.speculation.verify.token import verify_token
 from distillspec.speculation.verify.traversal import verify_traversal
 from distillspec.workflows import distill
@@ -39,7 +39,7 @@ returns values, shape [...], with gradients: nats for the KL divergences and jsd
 for tvd. Parameters have the defaults of a recipe.
 """
 
-verification_rules: Mapping[str, Rule] = MappingProxyType(
+verification_rules: Mapping[str, VerificationRule] = MappingProxyType(
     {
         "token": verify_token,
         "block": verify_block,

@@ -43,7 +43,7 @@ class ServedResponse(NamedTuple):
     seed: int
 
 
-class RefusedError(DistillSpecError):
+class RefusedRequestError(DistillSpecError):
     """A refusal that another try cannot change, while the server may answer the next prompt."""
 
 
@@ -67,7 +67,7 @@ class EndpointClient:
         Raises:
             UnreachableError: The server does not answer.
             UnusableError: The server's answer cannot be used.
-            RefusedError: The server refuses the request, maybe due to the prompt.
+            RefusedRequestError: The server refuses the request, maybe due to the prompt.
             DistillSpecError: The server refuses all such requests.
         """
         import openai
@@ -132,7 +132,7 @@ class EndpointClient:
                 "body}, data.max_prompt_tokens, data.max_response_tokens"
             )
         # Only these refusals may be due to the prompt; the others concern every request.
-        kind = RefusedError if status in _OF_THE_PROMPT else DistillSpecError
+        kind = RefusedRequestError if status in _OF_THE_PROMPT else DistillSpecError
         return kind(
             f"the endpoint refuses: status {status}{message}",
             where=place(self._endpoint, question),

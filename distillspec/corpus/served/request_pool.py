@@ -14,7 +14,7 @@ from typing import NamedTuple
 from distillspec.corpus.served.answers import Answer, AnswerWriter, ReceivedAnswers
 from distillspec.corpus.served.endpoint import (
     EndpointClient,
-    RefusedError,
+    RefusedRequestError,
     ServedResponse,
     connected,
     place,
@@ -222,7 +222,7 @@ class _Pool:
             if not await self._answers_others(before):
                 raise _no_answer(self._endpoint, question, fault) from fault
             self._give_up(question, fault.why)
-        except RefusedError as fault:
+        except RefusedRequestError as fault:
             # Any earlier answer shows that the server takes such requests.
             if not await self._answers_others():
                 raise

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from distillspec.speculation.draft.proposal import DraftRule
 from distillspec.speculation.draft.stop import StopRule
-from distillspec.speculation.verify.result import Rule
+from distillspec.speculation.verify.result import VerificationRule
 
 
 @dataclass(frozen=True)
@@ -26,5 +26,5 @@ class Configuration:
     gamma: int
     draft: DraftRule
     stop: StopRule
-    verify: Rule
+    verify: VerificationRule
     model: str | None = None

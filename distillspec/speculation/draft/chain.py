@@ -13,7 +13,7 @@ from distillspec.speculation.draft.stop import StopRule
 from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.runner import EntropyRunner, Runner
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.speculation.verify.result import Rule, VerifyResult
+from distillspec.speculation.verify.result import VerificationRule, VerifyResult
 
 
 class Chain(NamedTuple):
@@ -55,7 +55,9 @@ class Chain(NamedTuple):
     def score(self, target: Runner, head: Tensor) -> Tensor:
         return target.feed(torch.cat([head, self.tokens]).unsqueeze(0))[0]
 
-    def verify(self, rule: Rule, p: Tensor, random_source: RandomSource) -> VerifyResult:
+    def verify(
+        self, rule: VerificationRule, p: Tensor, random_source: RandomSource
+    ) -> VerifyResult:
         return rule(p, self.q, self.tokens, random_source)
 
     def commit(

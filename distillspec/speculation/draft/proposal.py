@@ -12,7 +12,7 @@ from distillspec.speculation.draft.stop import StopRule
 from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.speculation.verify.result import Rule, VerifyResult
+from distillspec.speculation.verify.result import VerificationRule, VerifyResult
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,9 @@ class Proposal(Protocol):
         """
         ...
 
-    def verify(self, rule: Rule, p: Tensor, random_source: RandomSource) -> VerifyResult:
+    def verify(
+        self, rule: VerificationRule, p: Tensor, random_source: RandomSource
+    ) -> VerifyResult:
         """What the rule keeps, given the target's distribution p after each context."""
         ...
 

@@ -11,7 +11,7 @@ from distillspec.speculation.draft.proposal import DraftContext
 from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.result import Rule, VerifyResult
+from distillspec.speculation.verify.result import VerificationRule, VerifyResult
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ class Bundle:
         parents = [root - 1, *(root + parent for parent in self.tree.parents)]
         return target.feed_tree(tokens, parents)[0]
 
-    def verify(self, rule: Rule, p: Tensor, random_source: RandomSource) -> VerifyResult:
+    def verify(
+        self, rule: VerificationRule, p: Tensor, random_source: RandomSource
+    ) -> VerifyResult:
         return rule(p, self.q, self.tree, random_source)
 
     def commit(

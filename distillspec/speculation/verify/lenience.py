@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation.random_source import RandomSource
-from distillspec.speculation.verify.result import VerifyResult, VerifyRule
+from distillspec.speculation.verify.result import ChainRule, VerifyResult
 from distillspec.speculation.verify.token import residual
 
 FORMS: dict[str, Callable[[Tensor, float], Tensor]] = {
@@ -18,7 +18,7 @@ FORMS: dict[str, Callable[[Tensor, float], Tensor]] = {
 }
 
 
-def lenient(form: str, eps: float) -> VerifyRule:
+def lenient(form: str, eps: float) -> ChainRule:
     """Token verification that keeps x with probability min(1, f(p(x)) / q(x)).
 
     A token that is not kept is replaced from norm((p - q)_+), as in token verification. At

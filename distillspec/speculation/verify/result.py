@@ -30,7 +30,7 @@ class VerifyResult(NamedTuple):
         return self.tokens[-1]
 
 
-class Rule(Protocol):
+class VerificationRule(Protocol):
     """Either of the rules below; it must fit what was drafted."""
 
     def __call__(
@@ -38,7 +38,7 @@ class Rule(Protocol):
     ) -> VerifyResult: ...
 
 
-class VerifyRule(Protocol):
+class ChainRule(Protocol):
     """Verifies one drafted sequence."""
 
     def __call__(

@@ -13,7 +13,12 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.result import Rule, TreeRule, VerifyResult, VerifyRule
+from distillspec.speculation.verify.result import (
+    ChainRule,
+    TreeRule,
+    VerificationRule,
+    VerifyResult,
+)
 from tests.speculation.branches import Branches, Law, total_variation, walk
 
 EXACT = 1e-9
@@ -120,7 +125,7 @@ def tree_rounds(
 
 
 def chain_rounds(
-    rule: VerifyRule, p: Model, q: Model, L: int, random_source: MakeBranches = Branches
+    rule: ChainRule, p: Model, q: Model, L: int, random_source: MakeBranches = Branches
 ) -> Iterator[tuple[VerifyResult, float]]:
     for (tokens,), drafting in walk(
         lambda branches: independent(q, L, 1, branches), random_source=random_source
@@ -155,7 +160,7 @@ def tree_distance(
 
 
 def chain_distance(
-    rule: VerifyRule, p: Model, q: Model, V: int, L: int, random_source: MakeBranches = Branches
+    rule: ChainRule, p: Model, q: Model, V: int, L: int, random_source: MakeBranches = Branches
 ) -> float:
     return distance(chain_rounds(rule, p, q, L, random_source), p, V, L + 1)
 
@@ -171,7 +176,7 @@ def expected_of_trees(
     return expected_tokens(tree_rounds(rule, p, q, L, K, draft))
 
 
-def expected_of_chains(rule: VerifyRule, p: Model, q: Model, L: int) -> float:
+def expected_of_chains(rule: ChainRule, p: Model, q: Model, L: int) -> float:
     return expected_tokens(chain_rounds(rule, p, q, L))
 
 
@@ -187,7 +192,9 @@ def random_block(V: int, L: int, seed: int) -> tuple[Tensor, Tensor]:
     return p.masked_fill(is_zero, -torch.inf).softmax(-1), q[:-1].softmax(-1)
 
 
-def expected_accepted(rule: Rule, p: Tensor, q: Tensor, drafted: Tensor | Tree) -> float:
+def expected_accepted(
+    rule: VerificationRule, p: Tensor, q: Tensor, drafted: Tensor | Tree
+) -> float:
     """Drafted tokens that a rule keeps of these drafts, every branch of it walked."""
     return sum(
         branches.weight * result.accepted
@@ -217,7 +224,7 @@ def fixed_tree(
 # --- what every rule for several drafts does -----------------------------------------------------
 
 
-def assert_verifies_one_draft_as(chain_rule: VerifyRule, rule: TreeRule) -> None:
+def assert_verifies_one_draft_as(chain_rule: ChainRule, rule: TreeRule) -> None:
     """Of a single draft of 3 tokens as much is kept as by a rule for chains."""
     p, q = random_model(4, 3, 7), random_model(4, 3, 8)
     assert expected_of_trees(rule, p, q, 3, 1) == pytest.approx(

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from distillspec.speculation.verify.result import VerifyResult, VerifyRule
+from distillspec.speculation.verify.result import ChainRule, VerifyResult
 from distillspec.speculation.verify.token import verify_token
 
 
@@ -11,5 +11,5 @@ def test_a_verdict_is_the_kept_tokens_and_then_one_of_the_targets() -> None:
 
 
 def test_token_verification_is_a_verify_rule() -> None:
-    rule: VerifyRule = verify_token
+    rule: ChainRule = verify_token
     assert callable(rule)
