@@ -48,6 +48,10 @@ def refused(plan: dict[str, Any]) -> str:
             {"divergence": "block_efficiency", "select": {"reference": "draft"}},
             "select cannot be combined",
         ),
+        (
+            {"divergence": "tvd_plus", "select": {"reference": "draft"}, "source": {"draft": 1.0}},
+            "select cannot be combined",
+        ),
         ({**DRAWN, "source": {"draft": 1.0}}, "block_form: drawn"),
         ({**DRAWN, "source": {"target": 0.5, "fixed": 0.5}}, "block_form: drawn"),
         ({**DRAWN, "on_prompts": True}, "block_form: drawn"),
@@ -116,6 +120,7 @@ def test_what_reads_no_target_needs_none() -> None:
         ({"divergence": "nll"}, "nll"),
         ({"divergence": "nll", "source": {"draft": 0.5, "replay": 0.5}}, "nll"),
         ({**REJECTED, "source": {"speculative": 0.5, "replay": 0.5}}, "replay"),
+        ({**REJECTED, "divergence": "tvd_plus"}, "tvd_plus"),
         ({**REJECTED, "divergence": "block_efficiency"}, "block_efficiency"),
         ({**REJECTED, "reduction": "sequences"}, "speculative.rejected"),
         ({**REJECTED, "select": {"reference": "draft"}}, "speculative.rejected"),

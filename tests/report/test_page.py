@@ -150,6 +150,7 @@ def test_what_others_wrote_is_escaped(page: str) -> None:
     assert "<script>" not in page
     assert "&lt;b&gt;" in page
     assert "x &amp; y" in page
+    assert "<td>a&amp;b.py</td>" in page
 
 
 def test_tokens_carry_their_fate_and_line_breaks_stay_visible(page: str) -> None:

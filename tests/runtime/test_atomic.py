@@ -24,6 +24,22 @@ def test_a_written_file_holds_the_text_and_nothing_else_is_left(tmp_path: Path) 
     assert names(tmp_path / "new") == ["a.txt"]
 
 
+def test_a_file_is_on_the_disk_before_it_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers that hold the older file keep it whole, and a crash leaves one of the two."""
+    path = tmp_path / "a.txt"
+    atomic.write_text(path, "old")
+    synced: list[str] = []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(path.read_text()), sync(file)))
+    with path.open() as reader:
+        atomic.write_text(path, "new")
+        assert reader.read() == "old"
+    assert path.read_text() == "new"
+    assert synced == ["old"]
+
+
 def test_json_is_written_readably(tmp_path: Path) -> None:
     atomic.write_json(tmp_path / "a.json", {"tau": 2.5, "name": "é"})
     text = (tmp_path / "a.json").read_text(encoding="utf-8")

@@ -51,6 +51,18 @@ def test_the_held_out_share_is_near_the_percentage_asked_for() -> None:
     assert 500 < held_out < 700
 
 
+def test_the_side_of_a_key_never_changes() -> None:
+    """A later version with another hash would train on what an earlier one held out."""
+    sides = {
+        "python/json/decoder.py": [False, True, True, True],
+        "transformers/models/llama/modeling_llama.py": [False, False, True, True],
+        "python/email/header.py": [False, False, False, True],
+        "python/ast.py": [False, False, False, False],
+    }
+    for key, expected in sides.items():
+        assert [is_held_out(key, percent) for percent in (5.0, 20.0, 50.0, 80.0)] == expected
+
+
 def test_a_double_star_matches_files_at_the_top_as_well() -> None:
     files = python_files(source(standard_library=True, include=["**/*.py"], exclude=["*/*"]), 50.0)
     keys = {f.key for f in files.training + files.held_out}

@@ -39,6 +39,17 @@ def test_the_index_by_hand() -> None:
     assert chooser._index(0) == pytest.approx(3.0 + 0.5 * MOST / 2 * bonus)
 
 
+def test_the_index_of_an_arm_with_several_rounds_by_hand() -> None:
+    chooser = UCB(arms(2), REWARD, delta=0.1, scale=0.5)
+    for n, arm in ((3.0, 0), (2.0, 1)):
+        chooser._seen[arm] = chooser._seen[arm]._replace(rounds=n)
+    means = [REWARD.mean(*seen) for seen in chooser._seen]
+    for arm, n in ((0, 3.0), (1, 2.0)):
+        inside = 2 * 25.0 * math.sqrt(1.0 + n) / 0.1
+        bonus = math.sqrt((1.0 + n) / n**2 * (1.0 + 2.0 * math.log(inside)))
+        assert chooser._index(arm) == pytest.approx(means[arm] + 0.5 * MOST / 2 * bonus)
+
+
 def test_each_arm_has_a_bonus_of_its_own() -> None:
     chooser = UCB(arms(2), REWARD)
     for _ in range(30):
