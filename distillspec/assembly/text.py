@@ -118,7 +118,7 @@ def overlap_notes(recipe: Recipe, sets: PromptSets) -> list[str]:
     return [
         f"{len(sets.held_out)} held-out prompts of {documents} documents are too few for the "
         f"{taken} that probe and suite need: the best checkpoint is chosen on documents that it "
-        "is also measured on"
+        "is also measured on. Raise data.held_out_percent, or name data.held_out"
     ]
 
 

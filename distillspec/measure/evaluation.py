@@ -75,7 +75,8 @@ def evaluate(
         vocab_size: Tokens that all models share, if their vocabularies are padded differently.
         ends: Ids of tokens that end a text; None: those of the target.
         notes: Sentences about the prompts for the summary.
-        progress: Receives done and total blocks, and the current step in words.
+        progress: Receives done and total blocks, and the current step in words. Both numbers are
+            0 in a step that counts no blocks.
 
     Raises:
         DistillSpecError: The folder holds an evaluation of other models, prompts or cells.
@@ -100,7 +101,7 @@ def evaluate(
 
     # 2. Time the missing blocks.
     if missing or prepared is None:
-        progress(len(blocks) - len(missing), len(blocks), "preparing the models")
+        progress(0, 0, "preparing the models")
         with closing(
             Bench(suite, target, chosen, taken, grid.twice, torch.device(device), vocab_size)
         ) as bench:
@@ -116,7 +117,7 @@ def evaluate(
                 atomic.write_json(folder / _CHOOSER_STATE, bench.state())
 
     # 3. Sum up.
-    progress(len(blocks), len(blocks), "reading the drafts on texts of the target")
+    progress(0, 0, "reading the drafts on texts of the target")
     summary = sum_up(
         suite,
         rows.rows,

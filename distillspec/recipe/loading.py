@@ -160,7 +160,9 @@ def _read(path: Path, noun: builtin.Kind, written: str | Path) -> dict[str, Any]
             fix += f"; to resume this run: distillspec run {path}"
         raise DistillSpecError(f"this is a folder, not a {noun}", where=str(path), fix=fix)
     if _is_missing(path):
-        raise DistillSpecError(f"no such {noun}", where=str(path), fix=_near(path, noun, written))
+        raise DistillSpecError(
+            f"no such {noun}", where=str(written), fix=_near(path, noun, written)
+        )
     text = read_text(
         BoundedText(path, f"this {noun}", "give a YAML file in UTF-8 that you may read")
     )

@@ -42,7 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from torch.distributed.run import main as torchrun
 
     # Workers print their errors themselves; torchrun's log would repeat them.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    # Each of its modules has a logger with a level of its own.
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     with scratch_folder("errors") as folder:
         os.environ[ERROR_FOLDER] = str(folder)
         os.environ[LAUNCHER] = str(os.getpid())

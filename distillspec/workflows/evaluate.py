@@ -102,7 +102,9 @@ def evaluate_run(run: Run, suite_path: str, changes: Sequence[str] = ()) -> None
             vocab_size=pair.vocab_size,
             ends=pair.eos_token_ids,
             notes=notes,
-            progress=lambda done, total, doing: status.update(doing, done=done, total=total),
+            progress=lambda done, total, doing: status.update(
+                doing, done=done if total else None, total=total or None
+            ),
         )
     # 3. The report, and the measured gamma and card for the exported draft.
     show_summary(summary, write_report(folder, run.folder.metrics))

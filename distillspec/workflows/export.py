@@ -80,8 +80,8 @@ def update_exported(run: Run) -> None:
     basis = "no method that engines run was measured"
     if summary is not None and best is not None:
         basis = (
-            f"the fastest measured method that engines run: {best.method}, gamma {best.gamma}, "
-            f"{best.speedup.value:.2f}x in suite {summary.suite}"
+            f"over all temperatures of suite {summary.suite}, the fastest method that engines run "
+            f"is {best.method}, gamma {best.gamma}, with {best.speedup.value:.2f}x"
         )
     run.say(f"draft/ recommends blocks of {gamma} tokens; {basis}")
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+
 from distillspec.assembly.identity import check_identity, pair_identity, text_identity
 from distillspec.assembly.pair import ModelPair, device_of, load_pair, prepare_process
 from distillspec.assembly.target import Target, target_of
@@ -144,6 +146,8 @@ def started(recipe: Recipe, folder: Path | None, resumed_by: str | None = None) 
         run.log = provenance.RunLog(run_folder.provenance_file, provenance.gather())
         console.print(f"run folder: {run_folder.path}", highlight=False)
         console.print(describe(device_of(recipe.hardware)), highlight=False)
+        if busy := _busy_note(device_of(recipe.hardware)):
+            console.print(busy, highlight=False, soft_wrap=True)
         for note in [*notes, *prompts.notes, *overlap_notes(recipe, prompts)]:
             console.print(note, highlight=False)
         console.print(
@@ -160,6 +164,18 @@ def started(recipe: Recipe, folder: Path | None, resumed_by: str | None = None) 
             if world.size > 1:  # only its user knows how many processes on which machines
                 how = f"with the same command, and {path} in place of the recipe"
             raise type(interrupt)(f"resume {how}") from None
+
+
+def _busy_note(device: torch.device) -> str | None:
+    """A note on a CPU that other programs use, where threads that wait for each other take long."""
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0]
+    if device.type != "cpu" or load < cores or torch.get_num_threads() == 1:
+        return None
+    return (
+        f"this machine is busy (load {load:.1f} on {cores} cores): hardware.threads=1 may be many "
+        "times as fast, and measured speed-ups will be uncertain"
+    )
 
 
 def show_summary(summary: Summary, page: Path) -> None:

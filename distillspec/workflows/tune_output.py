@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 DRAFT = "distilled"  # the name of the served draft in suites
+_TOO_FEW = "too few prompts"
+_WIDEST = 10.0  # width of an interval that is shown, in multiples of the estimate
 NAME = "tune"  # of the suite that is written
 _WRITTEN_BY = "# Found by `distillspec tune`"
 _WRITTEN_BEFORE = "# Found by `distillspec auto`"  # the former name of the verb
@@ -161,4 +163,7 @@ def check_output(output: Path) -> None:
 
 
 def _range(estimate: Interval, form: str) -> str:
-    return interval(estimate.low, estimate.high, form, " - ", "too few prompts")
+    # Of two or three documents, the bounds may have dozens of digits and say nothing.
+    if estimate.high - estimate.low > _WIDEST * abs(estimate.value):
+        return _TOO_FEW
+    return interval(estimate.low, estimate.high, form, " - ", _TOO_FEW)

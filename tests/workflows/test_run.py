@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.schema import Recipe
 from distillspec.workflows import distill
+from distillspec.workflows import run as run_workflow
 from distillspec.workflows.run import check_not_lost
 from distillspec.workflows.run_folder import RunFolder
 from tests.workflows.tiny_workplace import (
@@ -49,3 +52,22 @@ def test_best_weights_that_are_gone_are_not_passed_over(name: str, tmp_path: Pat
         check_not_lost(folder, name, run)
     assert caught.value.where == str(folder / "best.ckpt")
     assert f"train {tmp_path}" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("device", "load", "threads", "is_noted"),
+    [
+        ("cpu", 2.5, 2, True),
+        ("cpu", 0.5, 2, False),
+        ("cpu", 2.5, 1, False),
+        ("cuda", 9.0, 2, False),
+    ],
+)
+def test_a_busy_cpu_is_noted_before_it_slows_a_run_down(
+    device: str, load: float, threads: int, is_noted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    note = run_workflow._busy_note(torch.device(device))
+    assert (note is not None and "hardware.threads=1" in note) == is_noted

@@ -54,6 +54,12 @@ def test_the_table_tells_the_fastest_from_near_and_dropped_candidates() -> None:
     assert list(table.columns[-1].cells) == ["fastest", "within noise of it", "dropped"]
 
 
+def test_an_interval_that_says_nothing_is_not_printed() -> None:
+    wide = Interval(46.0, 0.0, 2.5e52)
+    table = standings_table(outcome(standing(0, tokens_per_second=wide), standing(1)), COLUMNS)
+    assert list(table.columns[4].cells) == ["too few prompts", "45 - 55"]
+
+
 def test_the_evidence_is_a_comment_that_warns_where_nothing_is_shown(tiny_pair: Path) -> None:
     target = load_model(str(tiny_pair / "target"), dtype=torch.float32, what="target")
     suite = Suite.model_validate({"temperatures": [0.5], "max_new_tokens": 6})

@@ -39,8 +39,8 @@ def describe(device: torch.device | str) -> str:
     name = str(fast_dtype(device)).removeprefix("torch.")
     if torch.device(device).type == "cuda":
         return f"{torch.cuda.get_device_name(device)}: {name}"
-    gain = f"bfloat16 products {_bfloat16_gain():.1f} x as fast as float32"
-    return f"{_processor()}, {os.cpu_count()} cores, {gain}: {name}"
+    gain = f"bfloat16 products are {_bfloat16_gain():.2g} x as fast as float32"
+    return f"{_processor()}, {os.cpu_count()} cores: computes in {name}, since {gain}"
 
 
 @cache
