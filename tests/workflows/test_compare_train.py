@@ -13,7 +13,7 @@ from distillspec.models.loading.load import load_tokenizer
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
 from distillspec.workflows import compare, compare_train, generate
-from distillspec.workflows.compare_variants import look
+from distillspec.workflows.compare_variants import print_variants
 from tests.models.two_tokenizers import save_other_draft
 from tests.workflows.tiny_comparison import FOLDER, ONCE, RECIPE, comparison, measured, workplace
 
@@ -104,7 +104,7 @@ def test_variants_may_begin_with_another_draft(workplace: Path) -> None:
     }
     fixed = {"distill.source": {"fixed": 1.0}}
     plan = comparison(**ONCE, changes=fixed, variants=variants)
-    assert look(plan) == 0
+    assert print_variants(plan) == 0
     assert compare.run(plan) == 0
     assert len(measured()) == len(variants)
     config = json.loads((FOLDER / "first/made/seed-0/draft/config.json").read_text())
@@ -125,7 +125,7 @@ def test_a_comparison_may_begin_with_a_draft_that_is_made(workplace: Path) -> No
         "further": {"pair.draft": "variant:kl"},
     }
     plan = comparison(**ONCE | {"seeds": (0, 1)}, variants=variants)
-    assert look(plan) == 0
+    assert print_variants(plan) == 0
     assert compare.run(plan) == 0
     assert len(measured()) == 6
     before = measured()

@@ -10,7 +10,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.recipe.comparison import ComparisonConfig
 from distillspec.workflows.compare_variants import (
     check_shared,
-    look,
+    print_variants,
     source_in_words,
     variant_recipe,
 )
@@ -78,4 +78,4 @@ def test_variants_share_the_target_and_the_prompts(
 
 def test_a_look_says_what_is_missing_before_anything_is_trained(plan: ComparisonConfig) -> None:
     with pytest.raises(DistillSpecError, match="no such model folder: 'target'"):
-        look(plan)
+        print_variants(plan)
