@@ -49,7 +49,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--output",
         metavar="FILE.yaml",
         default="tune.yaml",
-        help="suite to write; default: the verb's name, tune.yaml",
+        help="suite to write; default: tune.yaml, or auto.yaml by the verb auto",
     )
     parser.add_argument(
         "--seed", type=whole(0, 2**32 - 1), default=0, help="seed of sampling; default: 0"

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from torch.distributed.run import main as torchrun
 
     # Workers print their errors themselves; torchrun's log would repeat them.
-    # Each of its modules has a logger with a level of its own.
+    # The level of a parent is not enough: each module sets the level of its logger.
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
