@@ -339,5 +339,5 @@ def _check_wandb(recipe: Recipe, source: str) -> None:
         raise DistillSpecError(
             "the package 'wandb' is not installed",
             where=f"{source}: hardware.wandb_project",
-            fix="pip install -e '.[wandb]', or leave the key out",
+            fix="pip install wandb, or leave the key out",
         )

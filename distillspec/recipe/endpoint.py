@@ -156,7 +156,7 @@ def check_can_ask(endpoint: EndpointConfig) -> None:
         raise DistillSpecError(
             "the package 'openai', which asks the endpoint, is not installed",
             where=f"pair.endpoint: {endpoint.url}",
-            fix="pip install -e '.[endpoint]'",
+            fix="pip install openai",
         )
     if endpoint.key_variable is None:
         return

@@ -186,7 +186,7 @@ def _read(path: Path, noun: builtin.Kind, written: str | Path) -> dict[str, Any]
         raise DistillSpecError(
             f"schema_version {version} is newer than this distillspec reads ({SCHEMA_VERSION})",
             where=f"{path}: schema_version",
-            fix="install a newer version: pip install --upgrade distillspec",
+            fix="install a newer version of distillspec, or write the file for this one",
         )
     return copied
 
