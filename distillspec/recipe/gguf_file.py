@@ -90,6 +90,5 @@ def check_can_convert(file: Path) -> None:
         raise DistillSpecError(
             "a GGUF file is converted once before it is used, which needs the package 'gguf'",
             where=str(file),
-            fix="pip install gguf; or name the Hugging Face folder that the file "
-            "was made from",
+            fix="pip install gguf; or name the Hugging Face folder that the file was made from",
         )
