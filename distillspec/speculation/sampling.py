@@ -228,5 +228,5 @@ def entropy_in_one_pass(logits: Tensor, temperature: Tensor) -> Tensor:
     scores = scores - scores.max()
     weights = scores.exp()
     total = weights.sum()
-    # An impossible token would add 0 * -inf.
+    # An impossible token would add 0 * -inf, which is NaN.
     return total.log() - torch.where(weights > 0.0, weights * scores, 0.0).sum() / total

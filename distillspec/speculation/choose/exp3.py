@@ -71,7 +71,7 @@ class EXP3:
         return self._arms[self._chosen]
 
     def learn(self, outcome: RoundOutcome) -> None:
-        # The probability at the draw, so it comes before all updates.
+        # Importance weights need the probability at the draw, so read it before any update.
         share = self.probabilities()[self._chosen]
         loss = self._reward.loss(outcome.tokens, outcome.seconds)
         baseline = self._total_loss / self._rounds if self._rounds and self._is_centred else 0.0

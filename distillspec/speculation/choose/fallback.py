@@ -78,7 +78,7 @@ class FallbackChooser:
         self._seconds += outcome.seconds
         if self._phase is _Phase.WATCHED:
             self._compare()
-        # The baseline has decoded enough rounds for its speed.
+        # In the other two phases the baseline decodes. Enough rounds give its speed.
         elif self._rounds >= (self._window if self._phase is _Phase.BASELINE else self._pause):
             self._speed = self._tokens / self._seconds
             self._since = 0
@@ -92,7 +92,7 @@ class FallbackChooser:
         self._way.restore(state, where=where)
 
     def _compare(self) -> None:
-        # `_since` counts rounds since the last baseline, `_rounds` those of this window.
+        # `_since` counts rounds since the baseline last decoded, `_rounds` those of this window.
         self._since += 1
         if self._rounds < self._window:
             return

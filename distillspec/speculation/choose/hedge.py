@@ -92,7 +92,7 @@ class Hedge:
     def learn(self, outcome: RoundOutcome) -> None:
         self._timed[self._chosen] += 1
         self._seconds[self._chosen] += outcome.seconds
-        # False after rounds that this chooser did not see, such as a fallback's.
+        # A fallback may have decoded rounds that this chooser did not see.
         follows = len(outcome.text) - outcome.fresh == self._reached
         for arm, imagined in enumerate(self._imagined):
             if not follows:  # a new text, or the arm missed rounds

@@ -62,7 +62,7 @@ class UCB:
     def learn(self, outcome: RoundOutcome) -> None:
         tokens, seconds = outcome.tokens, outcome.seconds
         if self._discount < 1.0:
-            # All arms fade, also those that were not chosen.
+            # The discount applies to all arms, also to those that were not chosen.
             self._seen = [_Seen(*(self._discount * value for value in seen)) for seen in self._seen]
         self._seen[self._chosen] = self._seen[self._chosen].plus(1, tokens, seconds)
         if self._window is None:

@@ -128,7 +128,7 @@ class SpeculativeDecoder:
             # 4. Commit what was kept, and the target's own token after it, to caches and text.
             proposal.commit(self._target, draft, len(text), result)
             self._observer.verified(self._target)
-            # An end or the limit may cut tokens that the caches hold. No round follows then.
+            # An end token or the limit may cut tokens that the caches hold. No round follows then.
             room = limit - len(text)
             tokens, is_finished = up_to_end(result.tokens[:room], eos_token_ids)
             text += tokens

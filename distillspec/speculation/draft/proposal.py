@@ -50,7 +50,7 @@ class DraftContext:
         They are many where other drafts decoded the rounds before.
         """
         held = self.runner.length
-        # The usual case: the head is on the device already.
+        # The usual case: only the head is unread, and it is on the device already.
         if held == len(self.text) - 1:
             return self.head
         return self.head.new_tensor(self.text[held:])

@@ -217,7 +217,7 @@ def _slots(
         for position in range(length):
             node = tree.child(context, table[k][position])
             assert node is not None
-            # The last token of a sequence was drawn but never fed.
+            # The draft feeds a token only to draw another one, so the last one may be unread.
             if position < len(fed) and fed[position][k] >= 0:
                 slots[node][k] = fed[position][k]
             context = node + 1

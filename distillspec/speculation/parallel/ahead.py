@@ -51,7 +51,7 @@ class AheadDraft:
 
     def follow(self, tokens: Sequence[int]) -> bool:
         """Continue the text by these tokens; True if the last one was a candidate (a hit)."""
-        # 1. Slots that hold text now; those behind them hold nodes.
+        # 1. Count the slots that hold text. The slots behind them hold nodes.
         length = min(len(self._text), self._runner.length)
         self._text += tokens
         # 2. Nodes on the way become text, and the nodes below them stay a tree.

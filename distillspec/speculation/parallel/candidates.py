@@ -147,7 +147,7 @@ class Candidates:
             )
             for node in (self.nodes[old] for old in survivors)
         ]
-        # 3. Drop the layers above the new root, and those that pruning has emptied.
+        # 3. Drop the layers down to that of the new root, and those that pruning has emptied.
         layers = [[number[old] for old in layer if old in number] for layer in self._layers]
         self._layers = [layer for layer in layers[base.depth :] if layer]
         self._rebuild()

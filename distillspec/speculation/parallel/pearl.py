@@ -178,7 +178,7 @@ def _verify(p: Tensor, block: PearlBlock, random_source: RandomSource) -> list[i
     """
     drafted = torch.tensor(block.tokens, device=p.device).unsqueeze(1)
     ratio = (p.gather(1, drafted) / block.q.gather(1, drafted)).squeeze(1)
-    # All trials at once, so the host waits for the device once.
+    # All trials are one call, so the host waits once for all of them.
     accepted: list[bool] = random_source.accept(ratio).tolist()
     if all(accepted):
         return list(block.tokens)
@@ -318,7 +318,7 @@ class BlockWorker:
                 return number, [self._next(position) for position in range(gamma)]
             case GoOn(length, token):
                 self._text[length:] = [token]
-                # The cache may be shorter than that: the last drawn token is unread.
+                # The cache may be shorter than `length`, since the last drawn token is unread.
                 self._runner.rollback(min(length, self._runner.length))
         return None
 

@@ -89,7 +89,7 @@ class DraftProcess:
         )
         self._seen, self._seen_at = -1, time.monotonic()
         self._failure: DistillSpecError | None = None
-        # Until the worker is ready, a missing guard is the usual cause.
+        # Until the worker is ready, errors advise a main guard, which the script may lack.
         self._fix = _GUARD
         self._start(remote_end)
         try:
@@ -235,7 +235,7 @@ class DraftProcess:
         self._end(f"the draft's process {detail}{hint}")
 
     def _end(self, what: str, fix: str | None = None) -> NoReturn:
-        # Before `close`, which would record a plain closing.
+        # Set the failure before `close`, which otherwise records a plain closing.
         self._failure = self._error(what, fix or self._fix)
         self.close()
         raise self._failure

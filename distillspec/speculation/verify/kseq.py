@@ -66,7 +66,7 @@ def residual_weights(p: Tensor, q: Tensor, K: int, rho: float, beta: float) -> T
     # K is the limit of p_acc / beta as beta -> 0.
     trials = (1.0 - (1.0 - beta) ** K) / beta if beta > 0.0 else float(K)  # p_acc / beta
     left = (p - torch.minimum(q, p / rho) * trials).clamp_(min=0.0)
-    # Rounding may leave no mass at all.
+    # Rounding may leave no mass at all; then draw from p.
     return torch.where(left.any(), left, p)
 
 
@@ -87,7 +87,7 @@ def threshold(p: Tensor, q: Tensor, K: int) -> tuple[float, float]:
     if K == 1:
         return 1.0, min(1.0, float(torch.minimum(p, q).sum(dtype=torch.float64)))
     on_p, on_q = torch.stack([p, q]).double().cpu().numpy()  # one wait, then no small kernels
-    # 1. Sort the ratios between 1 and K: beta has its edges there.
+    # 1. Sort the ratios between 1 and K. beta(rho) has another A and B after each of them.
     is_over = on_p > on_q
     between = is_over & (on_p < K * on_q)
     p_mid, q_mid = on_p[between], on_q[between]

@@ -61,7 +61,7 @@ def after_rejection(
     """p and q, each [V], after a draft of that token was rejected."""
     left = (p - q).clamp(min=0.0)
     mass = left.sum()
-    # Rounding leaves no mass where p = q; p then stays.
+    # No mass is left where p = q up to rounding; p then stays.
     p = torch.where(mass > 0.0, left / mass, p)
     if not replacement:
         q = q.clone()

@@ -35,7 +35,7 @@ def verify_traversal(p: Tensor, q: Tensor, tree: Tree, random_source: RandomSour
 
     context = 0
     while True:
-        # 1. Weights are formed on the way down: removals change w, p and q above.
+        # 1. Go down to a leaf. Removals change w, p and q above, so compute w on the way.
         while children[context]:
             node = children[context][0]
             token = tree.tokens[node]
@@ -53,7 +53,7 @@ def verify_traversal(p: Tensor, q: Tensor, tree: Tree, random_source: RandomSour
         s = float(left.sum())
         surplus = s + 1.0 - reached[context]
         reached[context] = s / surplus if surplus > 0.0 else 1.0
-        # With s = 0, p stays: w is 0 now, or rounding left nothing of p = q.
+        # With s = 0, p stays: either w is 0 now, or w is 1 and p = q up to rounding.
         if s > 0.0:
             p_left[context] = left / s
         q_left[context] = _without(q_of(context), token)
