@@ -66,7 +66,7 @@ def block_worth(alpha: Tensor, lengths: Sequence[int], gamma: int) -> BlockWorth
         following = torch.ones_like(rows)
         for length in range(1, width - before):
             following += _shifted(chains[length], 1)
-        # 0 at the first positions of a text: no block began so early.
+        # 0 at the first `before` positions of a text: no block begins before its text.
         reached = _shifted(chains[before], -before)
         weights += reached * following
     # 3. Back to concatenated texts, without the padding.

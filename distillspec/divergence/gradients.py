@@ -71,7 +71,7 @@ class HeadGradients:
             capped = q.logits * (self._logits.temperature / head.softcap)
             gradient.addcmul_(gradient, capped.square_(), value=-1.0)
         # The bias is inside the soft cap, so this comes after the slope.
-        # It needs no matrix product, so it takes the gradient before rounding.
+        # Its sum takes the gradient before `copy_` rounds it.
         if self.bias is not None:
             self.bias.addmv_(gradient.t(), self._factors[block].squeeze(-1))
         self._gradient[self._logits.local(block)].copy_(gradient)

@@ -232,7 +232,7 @@ class GivenLogits:
     def distribution(self, block: slice) -> Distribution:
         """Apply the temperature in float32, then the softmax; the given logits do not change."""
         logits = self.source[block if self.rows is None else self.rows[block]]
-        # Softmax leaves its input alone, so plain logits need no copy.
+        # Softmax does not change its input, so plain logits need no copy.
         if self.temperature != 1.0 or logits.dtype != self._room.precision:
             logits = self._room.logits(logits).div_(self.temperature)
         return self._room.distribution(logits)

@@ -102,7 +102,7 @@ def mixture(
         settings: Parameters of the divergences.
     """
     parts = [(weight, divergence(name, settings)) for name, weight in weights.items()]
-    # A single divergence keeps its own name and needs no second buffer.
+    # A single divergence of weight 1 keeps its own name and needs no second buffer.
     if len(parts) == 1 and parts[0][0] == 1.0:
         return parts[0][1]
 
