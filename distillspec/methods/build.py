@@ -106,11 +106,11 @@ def graph_sizes(suite: Suite) -> tuple[list[int], list[int], list[int]]:
     for method, gamma in fixed_arms(suite):
         if isinstance(method.draft, plan.SequencesDraftConfig):
             drafted = method.draft.count * gamma
-            # One more token than drafted: the last committed one heads the block.
+            # One more token than drafted: the root of the tree is the last committed token.
             trees |= {drafted + 1, drafted // 2 + 1}
             rows.add(method.draft.count)
             continue
-        # Its block is one token, a size that is always prepared.
+        # Without a draft the block is one token, a size that is always prepared.
         if isinstance(method.draft, plan.NoDraftConfig):
             continue
         chains.add(gamma)

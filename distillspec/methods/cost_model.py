@@ -52,7 +52,7 @@ def verify_time_between(verify_times: Mapping[int, float], drafted: float) -> fl
     known = {0: 1.0, **verify_times}
     above = min((size for size in known if size >= drafted), default=max(known))
     below = max(size for size in known if size <= drafted)
-    # Either a known number, or one beyond the largest.
+    # `drafted` is a known number, or is beyond the largest one.
     if above <= below:
         return known[above]
     share = (drafted - below) / (above - below)
@@ -89,7 +89,7 @@ def break_even_alpha(
     if perfect_draft_cap(draft_to_target_time, verify_times).speedup < 1.0:
         return None
     low, high = 0.0, 1.0
-    # Only if the measured c * gamma + v is at most 1.
+    # True only if the measured c * gamma + v is at most 1 for some gamma.
     if best_gamma(low, draft_to_target_time, verify_times).speedup >= 1.0:
         return 0.0
     # The best speed-up rises with alpha. 60 halvings exceed double precision.
