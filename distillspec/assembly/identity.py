@@ -136,7 +136,6 @@ def pair_identity(pair: ModelPair, path: Path) -> Identity:
     }
     places = {"draft": "pair.draft"}
     draft_tokenizer = pair.vocabulary.exported_tokenizer(pair.tokenizer)
-    # With two tokenizers, the draft's has a digest, too.
     if draft_tokenizer is not pair.tokenizer:
         digests["draft_tokenizer"] = tokenizer_digest(draft_tokenizer)
     if pair.frozen is not None:

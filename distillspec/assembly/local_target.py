@@ -51,7 +51,7 @@ class LocalTarget:
         responses = None
         if "target" in pair.recipe.distill.source.stored:
             responses = target_responses(pair, sets.training, world).by_key
-        # The trimmed head first, because cached logits are of its tokens.
+        # The trimmed head comes first, because cached logits cover only its tokens.
         pair = settle(responses)
         cached = cached_target(pair, sets.training, responses, world)
         return training_text(pair, sets, responses, cached)

@@ -205,7 +205,7 @@ class ModelPair:
     def trainable_draft(self) -> nn.Module:
         """The undistilled draft in float32, with LoRA adapters if the recipe asks for them."""
         plain = self._plain_draft(torch.float32)
-        # Before LoRA is added, whose own dropout stays.
+        # Before LoRA is added, because the dropout of LoRA stays on.
         without_dropout(plain)
         draft = plain if self.recipe.lora is None else add_lora(plain, self.recipe.lora)
         self.vocabulary.prepare(bare_model(draft))
@@ -250,7 +250,7 @@ def _given_pair(
 ) -> ModelPair:
     """Check a loaded target with the draft that the recipe names."""
     pair, device = recipe.pair, device_of(recipe.hardware)
-    # On the CPU and for the checks only; `draft` loads it again.
+    # This copy on the CPU is only for the checks. `draft` loads the model again.
     draft = load_draft(recipe, torch.float32, torch.device("cpu"))
     check_rolls_back(target)
     check_rolls_back(draft)

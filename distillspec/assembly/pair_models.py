@@ -58,7 +58,6 @@ def load_target(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> Pre
         "revision": pair.target_revision,
         "what": "target",
     }
-    # A single process has nothing to split.
     several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
     if not (recipe.hardware.shard_target and several):
         return load_model(pair.target_weights, device=device, **shared)

@@ -139,7 +139,7 @@ def target_text(
         DistillSpecError: The endpoint fails, too few prompts have an answer, or the store was
             written with other settings.
     """
-    # 1. The store, and the requests; held-out prompts first.
+    # 1. The store and the requests. Held-out prompts come first.
     recipe, endpoint = pair.recipe, pair.recipe.pair.endpoint
     assert endpoint is not None
     drawn = _drawn(recipe)
@@ -221,7 +221,7 @@ def try_out(pair: ModelPair, sets: PromptSets) -> EndpointTrial:
         len(sets.training) if recipe.distill.source.target else 0
     )
     warnings = []
-    # Two samples of every prompt that are all equal are hardly chance.
+    # At temperature > 0, equal answers to every prompt are unlikely.
     if all(first == second for first, second in (trial.answers for trial in trials)):
         warnings.append(
             f"both answers to each of {len(trials)} prompts are the same: the server seems to take "

@@ -77,7 +77,6 @@ def suite_prompts(pair: ModelPair, suite: Suite, drafts: Sequence[PreTrainedMode
     """
     recipe = pair.recipe
     context, reason = min(context_of_model(model) for model in (pair.target.model, *drafts))
-    # `reach` is what a round may take beyond the text.
     room = context - suite.max_new_tokens - suite.reach
     if room < 1:
         raise DistillSpecError(

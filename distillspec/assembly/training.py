@@ -66,7 +66,7 @@ def training_text(
     training, held_out, notes = sets.training, sets.held_out, list[str]()
     if isinstance(pair.vocabulary, CrossTokenizerVocabulary):
         plan, limit = pair.recipe.distill, pair.vocabulary.max_context_length
-        # In the draft's tokens, because the limit is its context.
+        # Lengths are in the draft's tokens, because the limit is the draft's context.
         readable_training = fitting_prompts(
             training,
             lambda prompt: [
@@ -212,7 +212,7 @@ def control_recipe(recipe: Recipe, minutes: float) -> Recipe:
             "select": None,
             "target_logits": OnlineTargetConfig(kind="online"),
             "source": shares,
-            # The minutes end the training, not the steps.
+            # Only the minutes end the training.
             "max_steps": 1_000_000_000,
             "max_minutes": minutes,
         }

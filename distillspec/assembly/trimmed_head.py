@@ -70,7 +70,7 @@ def foreseen_head(pair: ModelPair, training: Sequence[Prompt]) -> ForeseenHead |
     plan, source = pair.recipe.pair.draft_head, pair.recipe.distill.source
     if plan is None:
         return None
-    # The text that training will read, if it is known; else the nearest to it.
+    # The text that training will read. If it is unknown, the text most similar to it.
     texts = target_store(pair, training).known() if "target" in source.stored else {}
     counted_in = f"{len(texts)} of the target's stored responses"
     if not texts:

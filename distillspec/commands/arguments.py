@@ -67,7 +67,6 @@ def number(least: float, most: float) -> Callable[[str], float]:
             value = float(text)
         except ValueError:
             value = math.nan
-        # nan fails both comparisons.
         if not least <= value <= most:
             raise ArgumentTypeError(f"must be a number from {least:g} to {most:g}, not {text[:40]}")
         return value
@@ -119,7 +118,6 @@ def request(arguments: Namespace) -> Request:
             where=str(folder),
             fix=f"resume it without overrides, or start a new run of {folder / 'recipe.yaml'}",
         )
-    # From here on the run's own recipe is read.
     arguments.path = str(folder / "recipe.yaml")
     return Request(distillation(arguments), folder)
 

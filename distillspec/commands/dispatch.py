@@ -94,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         explained = explain_any(error)
         text = traceback.format_exc() if explained is None else str(explained)
         _say_once(text, kin=f"{type(error).__name__}: {error}")
-        # Without a name it is mostly standard output, which would fail again at exit.
+        # An error without a file name is usually from standard output. Python would write there
+        # once more at exit.
         if isinstance(error, OSError) and error.filename is None:
             _drop_output()
         return 1
@@ -139,7 +140,7 @@ def _dispatch(argv: list[str]) -> int:
         _log_to_stderr()
         # Intermixed: options may stand between overrides.
         return int(module.main(parser.parse_intermixed_args([*defaults, *argv[1:]])))
-    # `--help` and `--version` exit here.
+    # `--help` and `--version` exit, and any other option is an error.
     if verb.startswith("-"):
         _overview().parse_args(argv or ["--help"])
     guess = nearest(verb, list(COMMANDS))

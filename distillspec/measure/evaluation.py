@@ -194,7 +194,7 @@ def _prepare(
 ) -> Prepared:
     """Compile and time the models; restore the state of choosers after the stored rows."""
     prepared = bench.prepare()
-    # Without rows there is nothing that a stored state could belong to.
+    # A stored state belongs to stored rows.
     if rows.rows:
         state, former = folder / _CHOOSER_STATE, folder / _FORMER_STATE
         bench.restore(former if former.exists() and not state.exists() else state)

@@ -35,7 +35,6 @@ def llama_parameters(shape: LlamaShape, vocab_size: int) -> int:
     hidden = shape.hidden_size
     key_value = hidden // shape.heads * (shape.key_value_heads or shape.heads)
     attention = 2 * hidden * hidden + 2 * hidden * key_value
-    # Attention, three feed-forward matrices and two norms.
     layer = attention + 3 * hidden * shape.intermediate_size + 2 * hidden
     return vocab_size * hidden + shape.layers * layer + hidden
 

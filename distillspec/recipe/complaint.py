@@ -74,7 +74,7 @@ def complaint(
         where: The file's name.
         overridden: The command line's `section.key=value` that set a path, by path.
     """
-    # 1. One fault per place and type: each member of a union reports it again.
+    # 1. Keep one fault per path and type: each member of a union reports the same fault.
     found = (
         _Fault(_path(item["loc"], data), item["type"], item["msg"], _refusal(item))
         for item in error.errors(include_url=False)
@@ -82,7 +82,7 @@ def complaint(
     faults = list({(fault.path, fault.type): fault for fault in found}.values())
     # 2. Leave out faults that are the consequence of another.
     meant = [fault for fault in faults if not _is_of_another_form(fault, faults, data)]
-    # 3. Tell the first, and name the others.
+    # 3. Explain the first fault, and name the others.
     ordered = sorted(meant, key=lambda fault: fault.type != "extra_forbidden")
     first = ordered[0]
     words = _tell(first, data, schema)

@@ -48,7 +48,7 @@ def context_of(config: Mapping[str, Any]) -> ContextLength:
 def _switches(config: Mapping[str, Any]) -> Iterable[tuple[str, int]]:
     """By kind of RoPE, where its frequencies change; shortest first."""
     found = []
-    # Phi-3 has the original length outside of the RoPE's settings.
+    # Phi-3 keeps the original length outside the RoPE settings.
     top = config.get("original_max_position_embeddings")
     for rope in _ropes(config):
         kind = str(rope.get("rope_type") or rope.get("type") or "")

@@ -34,7 +34,7 @@ def with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
     losses = [divergence] if divergence != "mix" else list(_section(distill, "mix"))
     source: dict[str, Any]
     if "tvd_plus" in losses:
-        # Its reward is of tokens that the draft has drawn.
+        # The reward of tvd_plus needs tokens that the draft has drawn.
         source = _OF_DRAFT
     elif hardware.get("shard_target") is True:
         # A sharded target writes no text.

@@ -250,7 +250,6 @@ def _override(
             )
         parsed = yaml_text.parse(value, where=f"override '{dotted}=...'")
         keys, parsed = renew_override(keys, parsed, f"override '{dotted}=...'")
-        # Missing sections are made; a value in place of a section is an error.
         section = data
         for depth, key in enumerate(keys[:-1], start=1):
             if section.get(key) is None:

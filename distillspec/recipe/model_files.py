@@ -282,7 +282,7 @@ def _check_one_model(folder: Path, names: set[str], weights: tuple[Path, ...]) -
     """DistillSpecError where `model.safetensors` is not the one model of its folder."""
     whole = (folder / _WEIGHTS,)
     parts = sorted(name for name in names if _PART.fullmatch(name)) if weights == whole else []
-    # The index, if there is one, lists this file alone.
+    # Where there is an index, it lists only this file.
     if weights == whole and (not parts or _INDEX in names):
         return
     other = (

@@ -58,7 +58,7 @@ def check_output(recipe: PretrainRecipe, runs: Path, where: str) -> None:
             fix="name another folder; only the model in start_from may be written over",
         )
     check_replaceable(output, replaceable(recipe))
-    # A folder that exists is renamed, so it is its parent that must be writable.
+    # An existing folder is renamed, so its parent must be writable.
     check_writable(goal.parent if goal.exists() else goal, where)
 
 

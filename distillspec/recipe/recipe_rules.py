@@ -6,7 +6,7 @@ from typing import Any
 
 from distillspec.recipe.rule import Rule
 
-# Parts of the examples of rules, by dotted keys.
+# Settings that the examples of several rules share, by dotted key.
 _FIXED = {"distill.source": {"fixed": 1.0}}
 _CROSS = {"pair.tokenizers": "cross-tokenizer", **_FIXED}
 _HEAD = {"pair.draft_head": {"keep": 4096}, **_FIXED}

@@ -70,7 +70,7 @@ _UNLISTED = {
 
 def check_rolls_back(config: Mapping[str, Any], where: str) -> None:
     """DistillSpecError where config.json alone says that the cache cannot forget tokens."""
-    # A model with images has its text model in a nested configuration.
+    # A multimodal model keeps the settings of its text model under `text_config`.
     inner = config.get("text_config")
     text = inner if isinstance(inner, dict) else config
     given = (config.get("model_type"), text.get("model_type"))

@@ -154,7 +154,6 @@ class Suite(Section):
 
         recipes_prompts: where prompts come from if the suite brings none.
         """
-        # The suite's own prompts count, if it has any.
         kinds = {source.kind for source in self.prompts.named.values()} or {recipes_prompts.kind}
         if self.quality is None or self.quality_on is None or kinds <= set(self.quality_on):
             return self

@@ -71,7 +71,7 @@ class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers = {}  # noqa: RUF012  (a table of the class in PyYAML as well)
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        # Lists are indented below their key as well.
+        # False: lists are indented below their key.
         super().increase_indent(flow, False)
 
 

@@ -25,7 +25,7 @@ _held: dict[Path, Callable[[], None]] = {}  # by `watched`
 
 def make_folder(path: Path) -> Path:
     """Create `path` with its parents; an unwritable place is a DistillSpecError."""
-    # Else mkdir would make a folder again that was deleted while in use.
+    # Otherwise mkdir would recreate a folder that was deleted while in use.
     for folder, check in list(_held.items()):
         if Path(os.path.realpath(path)).is_relative_to(folder):
             check()
@@ -74,7 +74,7 @@ def replacing_file(path: Path, previous: Path | None = None) -> Iterator[Path]:
         remove_stale(goal.parent, goal.name)
         with claimed(temporary):
             yield temporary
-            # On the disk before the rename: else a crash could leave an empty file.
+            # Without fsync before the rename, a crash could leave an empty file.
             with temporary.open("rb+") as handle:
                 os.fsync(handle.fileno())
             if previous is not None and goal.exists():
@@ -89,7 +89,7 @@ def replacing_file(path: Path, previous: Path | None = None) -> Iterator[Path]:
 
 def move(old: Path, new: Path) -> None:
     """Rename `old`, in place of a file or folder at `new`."""
-    # A rename refuses a full folder as its goal, and a folder in place of a file.
+    # A rename cannot replace a non-empty folder, nor put a folder in place of a file.
     if new.is_dir() and not new.is_symlink():
         _remove(new)
     elif old.is_dir():
@@ -114,10 +114,10 @@ def recover_folder(path: Path, writes: Writes = ("*",)) -> None:
         return
     check_replaceable(aside, writes)
     if path.exists():
-        # Killed after the second rename: the new folder is complete.
+        # The process was killed after the second rename: the new folder is complete.
         _remove(aside)
     else:
-        # Killed between the two renames: the older folder is all there is.
+        # It was killed between the two renames: only the older folder exists.
         aside.replace(path)
 
 
@@ -181,7 +181,7 @@ def replacing_folder(path: Path, writes: Writes, previous: Path | None = None) -
             # Checked again, because files may have come into the folder meanwhile.
             if previous is None:
                 check_replaceable(goal, writes)
-            # A rename cannot replace a full folder, so the older one leaves first.
+            # A rename cannot replace a non-empty folder, so the older one is moved first.
             if previous is not None and goal.exists():
                 move(goal, previous)
             elif goal.exists():
@@ -189,7 +189,7 @@ def replacing_folder(path: Path, writes: Writes, previous: Path | None = None) -
             try:
                 temporary.replace(goal)
             except OSError:
-                # Put the older folder back.
+                # Puts back an older folder that was moved aside. One at `previous` stays there.
                 recover_folder(goal, writes)
                 raise
             if aside.exists():

@@ -73,7 +73,7 @@ def _write(handle: FileIO, data: bytes, path: Path) -> None:
             left = left[handle.write(left) :]
         os.fsync(handle.fileno())
     except BaseException as error:
-        # Also after Ctrl-C, no half line may stay.
+        # BaseException includes Ctrl-C: no half line may stay.
         with suppress(OSError):
             handle.truncate(size)
         if isinstance(error, OSError):

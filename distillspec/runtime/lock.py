@@ -23,7 +23,7 @@ class _Hold(NamedTuple):
     @property
     def is_deleted(self) -> bool:
         """Deleting goes file by file: what is left of the folder may still be there."""
-        # The open lock file has lost its name: it was deleted.
+        # An open file without a link has been deleted.
         if os.fstat(self.lock.fileno()).st_nlink == 0:
             return True
         return self.file is not None and not os.path.lexists(self.file)
@@ -84,7 +84,7 @@ def run_lock(
         # 4. The folder may have been deleted before the lock was taken.
         hold = _Hold(handle, None if holds is None else folder / holds)
         if hold.is_deleted:
-            # Opening has made the lock file again: leave nothing behind.
+            # Opening may have created the lock file again, so it is removed.
             with suppress(OSError):
                 path.unlink()
                 folder.rmdir()

@@ -86,7 +86,7 @@ def read_lines(
     unfinished: a last line without its end, which a killed process left, is passed over.
     """
     lines = read_bytes(kept, _MOST_LINE_BYTES).split(b"\n")
-    # Behind the last line break there is only an unfinished line.
+    # The text after the last line break is a line without its end.
     last = lines.pop()
     if last and not unfinished:
         lines.append(last)
@@ -165,7 +165,7 @@ def _kind(mode: int) -> str:
 
 def _check_plain(value: Any) -> None:
     """ValueError for nesting without end, and for text that no file can hold."""
-    # A stack in place of recursion, which deep nesting would exhaust.
+    # A stack, because deep nesting would exceed Python's recursion limit.
     waiting = [(value, 0)]
     while waiting:
         item, depth = waiting.pop()

@@ -139,7 +139,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
             capture_output=True,
             text=True,
             timeout=20,
-            # Else `git status` would lock the repository to refresh its index.
+            # Otherwise `git status` would lock the repository to refresh its index.
             env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
             check=True,
         )

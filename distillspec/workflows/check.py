@@ -56,7 +56,7 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
         refuse_endpoint(recipe.pair.endpoint, "check --min-speedup")
     # Before the models, so that its errors come early. An endpoint is not decoded with.
     suite = None if recipe.pair.endpoint is not None else load_suite(recipe.evaluate.suite)
-    # 1. Load the pair and its prompts. An endpoint is only tried out.
+    # 1. Load the pair and its prompts. An endpoint only gets a few trial requests.
     pair = load_pair(recipe)
     sets = pair_prompts(pair)
     trial = target_of(pair, Terminal(stderr=True)).try_out(pair, sets)
@@ -113,7 +113,7 @@ def _assessed(pair: ModelPair, sets: PromptSets, suite: Suite, process_bytes: in
         chunk_tokens=plan.chunk_tokens,
         trainable_parameters=sum(parameter.numel() for parameter in trainable),
         itemsize=dtype_of(recipe.hardware.precision, device).itemsize,
-        # On a GPU, models and process do not share a memory.
+        # On a GPU, the models are not in the memory of the process.
         process=process_bytes if device.type == "cpu" else 0,
     )
     # stdout may receive JSON, so progress goes to stderr.

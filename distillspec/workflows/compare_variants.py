@@ -65,7 +65,6 @@ def variant_recipe(
     Raises:
         DistillSpecError: The recipe is not of kind distill, or a change cannot be made.
     """
-    # The comparison sets these itself, so no variant may change them.
     changes = {
         **comparison.changes_of(variant),
         "name": comparison.name,

@@ -226,7 +226,7 @@ def _with_text(
             pending.append(token)
             before = detokenize(tokenizer, context)
             added = detokenize(tokenizer, [*context, *pending])[len(before) :]
-            # U+FFFD at the end: an incomplete character, or after four tokens a real one.
+            # A U+FFFD at the end is an incomplete character. After four tokens it is real text.
             is_half = added.endswith("\ufffd") and len(pending) < _LONGEST_CHARACTER
             yield DecodedToken(token, "" if is_half else added, status, current.record, index == 0)
             if not is_half:

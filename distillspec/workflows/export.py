@@ -49,7 +49,7 @@ def export_run(run: Run, repository: str | None = None) -> None:
         num_assistant_tokens=gamma,
         card=draft_card(_card_facts(run, gamma, repository), summary),
     )
-    # The proof comes first: only a draft that reloads is noted as exported.
+    # The proof comes first: only a draft that passes it is noted as exported.
     proof = run.target.export_proof(pair, draft, run.prompts, run.folder.draft)
     note_export(run.folder)
     run.say(f"exported to {run.folder.draft}; reloaded, {proof}")

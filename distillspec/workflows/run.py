@@ -156,7 +156,7 @@ def started(recipe: Recipe, folder: Path | None, resumed_by: str | None = None) 
         try:
             yield run
         except KeyboardInterrupt as interrupt:
-            # Words in the interrupt: an inner verb has said how to resume.
+            # An interrupt with a message already explains how to resume.
             if str(interrupt) or resumed_by is None:
                 raise
             path = run_folder.path

@@ -93,7 +93,7 @@ def collate(
     assert all(prompt for prompt, _ in rows)
     longest = max(len(prompt) + len(response) for prompt, response in rows)
     tokens = torch.full((len(rows), longest), pad_token, dtype=torch.long)
-    # The loss begins here at the earliest: no position predicts the first token.
+    # First token in the loss. No position predicts token 0, so it is at least 1.
     prompts = torch.tensor([1 if on_prompts else len(prompt) for prompt, _ in rows])
     ends = torch.tensor([len(prompt) + len(response) for prompt, response in rows])
     for row, (prompt, response) in zip(tokens, rows, strict=True):

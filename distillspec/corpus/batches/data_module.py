@@ -70,7 +70,7 @@ class PromptRows(LightningDataModule):
             lengths=[self._length(prompt) for prompt in prompts],
             bucket_steps=bucket_steps,
         )
-        # A checkpoint continues only if these give the same rows.
+        # A checkpoint can be resumed only if these are the same: they decide the rows.
         self._identity = {
             "prompts": prompts_digest(prompts),
             "batch_size": batch_size,

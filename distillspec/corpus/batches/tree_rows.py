@@ -98,7 +98,7 @@ def collate_trees(rows: Sequence[Sequence[TreeRow]], pad_token: int) -> Batch:
 
 def _write(batch: Batch, at: int, first: int, row: TreeRow) -> None:
     """Write a text with its branches into row `at` of the batch, from position `first` on."""
-    # 1. The text, which sees only its own earlier tokens.
+    # 1. The text, with a causal mask.
     assert batch.tree is not None
     tree, prompt = batch.tree, len(row.prompt)
     text = prompt + len(row.response)
@@ -107,10 +107,10 @@ def _write(batch: Batch, at: int, first: int, row: TreeRow) -> None:
     batch.is_response[at, first + prompt : end] = True
     tree.positions[at, first:end] = torch.arange(text)
     tree.sees[at, first:end, first:end] = _causal(text)
-    # 2. Its states in the loss lie one position before the tokens that they predict.
+    # 2. Its states in the loss are one position before the tokens that they predict.
     tree.predicts[at, end - 1 - learned : end - 1] = True
     tree.weights[at, end - 1 - learned : end - 1] = torch.tensor(row.branches.weights)
-    # 3. Each branch goes on after `before` tokens of the text, and sees only these.
+    # 3. Each branch goes on after `before` tokens of the text. It sees these and itself.
     for side in row.branches.sides:
         begin, end = end, end + len(side.tokens)
         before = prompt + side.after
@@ -118,7 +118,7 @@ def _write(batch: Batch, at: int, first: int, row: TreeRow) -> None:
         tree.positions[at, begin:end] = torch.arange(before, before + len(side.tokens))
         tree.sees[at, begin:end, first : first + before] = True
         tree.sees[at, begin:end, begin:end] = _causal(len(side.tokens))
-        # The states in the loss lie *at* the branch's tokens: the weights are those after them.
+        # Each weight is of the state after a token, so the states are *at* the branch's tokens.
         tree.predicts[at, begin:end] = True
         tree.weights[at, begin:end] = torch.tensor(side.weights)
     batch.is_token[at, first:end] = True

@@ -85,7 +85,7 @@ class EndpointClient:
         try:
             async with asyncio.timeout(endpoint.timeout_seconds):  # also for a slow stream of bytes
                 reply = await self._library.post(path, cast_to=object, body=body)
-        # A timeout is a connection error too, so it comes first.
+        # APITimeoutError is an APIConnectionError, so it comes first.
         except (openai.APITimeoutError, TimeoutError) as error:
             raise UnreachableError(f"no answer within {endpoint.timeout_seconds:g} s") from error
         except openai.APIConnectionError as error:
@@ -131,7 +131,7 @@ class EndpointClient:
                 "change what the server names: pair.endpoint.{model, send_seed, length_field, "
                 "body}, data.max_prompt_tokens, data.max_response_tokens"
             )
-        # Only these refusals may be due to the prompt; the others concern every request.
+        # A status in `_OF_THE_PROMPT` may be due to this prompt. Others concern every request.
         kind = RefusedRequestError if status in _OF_THE_PROMPT else DistillSpecError
         return kind(
             f"the endpoint refuses: status {status}{message}",

@@ -223,7 +223,7 @@ class _Pool:
                 raise _no_answer(self._endpoint, question, fault) from fault
             self._give_up(question, fault.why)
         except RefusedRequestError as fault:
-            # Any earlier answer shows that the server takes such requests.
+            # Any other answer shows that the server takes such requests.
             if not await self._answers_others():
                 raise
             self._give_up(question, fault.what)

@@ -251,7 +251,7 @@ class _FittingPrompts:
             indices = [i for i, p in enumerate(block) if p.kind in kinds]
             code, prefix = "mid-body" in kinds, "chat" not in kinds  # a template writes a prefix
             texts = [block[i].prompt for i in indices]
-            # Code may lose its beginning; any other prompt must fit as a whole.
+            # Code and prose may lose their beginning. Plain text and chats must fit as a whole.
             if code:
                 tokens: Sequence[Tokens | None] = self._encoder.tails(
                     texts, self._data.max_prompt_tokens, prefix=prefix, literal=True

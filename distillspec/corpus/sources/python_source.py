@@ -104,7 +104,7 @@ def _wanted(root: Path, source: PythonSource) -> Iterator[str]:
     is_included = _matcher([*source.include, *(p[3:] for p in source.include if p[:3] == "**/")])
     is_excluded = _matcher([*_GENERATED, *source.exclude])
     for folder, subfolders, names in os.walk(root):
-        # In place, so that os.walk does not enter the other folders.
+        # Changed in place, so that os.walk does not enter folders of tests.
         subfolders[:] = [name for name in subfolders if name not in _TEST_FOLDERS]
         above = Path(folder).relative_to(root).as_posix() + "/"
         for name in names:

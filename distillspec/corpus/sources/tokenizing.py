@@ -152,7 +152,7 @@ class Encoder:
         Three ways are tried in turn: encoding prompt and text together, encoding the text behind a
         sentinel, and encoding the text alone.
         """
-        # 1. Together with the prompt: with a part of it first, with all of it if that may differ.
+        # 1. With the end of the prompt. If the tokens may differ then, with all of the prompt.
         encoded: dict[int, list[int]] = {}
         if self._start is None:  # a decoder's response begins as a separate text
             for split in (False, True):
@@ -174,7 +174,7 @@ class Encoder:
                 rest = ids[len(before) :]
                 if ids[: len(before)] == before and self._fits(prompts[i], rest, texts[i]):
                     encoded[i] = rest
-        # 3. Alone.
+        # 3. The text alone.
         left = [i for i in range(len(texts)) if i not in encoded]  # no tokens decode to just this
         encoded |= zip(left, self._encode([texts[i] for i in left], literal), strict=True)
         return [encoded[i] for i in range(len(texts))]
@@ -205,11 +205,11 @@ class Encoder:
         both = self._encode([c + row[2] for c, row in zip(contexts, rows, strict=True)], literal)
         unsure = []
         for row, before, joined in zip(rows, alone, both, strict=True):
-            # The part of the prompt must end in the prompt's own tokens. Else more of it is needed.
+            # If this part does not end in the prompt's own tokens, more of the prompt is needed.
             sure = min(_SURE, len(before), len(row[1].tokens))
             if tuple(before[len(before) - sure :]) != row[1].tokens[len(row[1].tokens) - sure :]:
                 unsure.append(row)
-            # Equal at the start: no token crosses the seam.
+            # No token crosses the seam.
             elif joined[: len(before)] == before:
                 encoded[row[0]] = joined[len(before) :]
         return unsure

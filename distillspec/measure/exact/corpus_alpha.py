@@ -202,7 +202,7 @@ def _per_token(
                 chunk = tokens[offset : offset + len(chunks[0])]
                 values.append(quantity(*chunks, chunk).double())
             joined = torch.cat(values).cpu()
-            # Only on failure: a second pass finds the model to blame.
+            # A second pass finds the model that made the nan.
             if joined.isnan().any():
                 _blame(models, rows, vocab_size, chunk_tokens)
             parts = joined.split([len(row.response) for row in rows])

@@ -156,7 +156,7 @@ def verdict_against(sums: Sums, number: float, confidence: float, among: int = 1
     """
     estimate = _Estimate.of(logarithm, sums)
     if number <= 0.0:
-        # Above 0 is certain, without a test; `claim` only reads the sign of the value.
+        # `claim` reads only the sign of the value.
         return estimate._replace(value=1.0).claim(sums.ratio() > number)
     moved = estimate._replace(value=estimate.value - math.log(number))
     return moved.claim(moved.p() < (1.0 - confidence) / max(1, among))

@@ -79,7 +79,7 @@ def by_context(
         for row in some:
             for drafted_round in row.rounds:
                 if drafted_round.drafted:
-                    # floor(log2(context)): a context of 5 tokens is in the bin from 4 on.
+                    # floor(log2(context)): a context of 5 tokens is in the bin [4, 8).
                     power = drafted_round.context.bit_length() - 1
                     rounds = bins.setdefault(power, {}).setdefault(prompt, [])
                     rounds.append((drafted_round.accepted, drafted_round.drafted))

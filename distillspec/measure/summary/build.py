@@ -81,7 +81,7 @@ def sum_up(
     compared = _compared(tally, drafts)
     recommendation = recommendations(tally)
     divergences = greedy_divergences(target, prompts, rows, vocab_size)
-    # 3. Sentences. Those of the run and of the suite are cautions as well.
+    # 3. Sentences that are both notes and cautions.
     floor_words = [] if floor is None else [in_words(floor)]
     of_run = [*floor_words, *_processes(len(runs)), *_fallbacks(suite, prepared)]
     always = [*_audited(suite), *notes]

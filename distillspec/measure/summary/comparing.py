@@ -58,7 +58,7 @@ def _pairs(tally: Tally, draft: str, against: Sequence[str]) -> Iterator[_Pair]:
     for base in against:
         for temperature in sorted({key.temperature for key in keys}):
             facts = tally.facts[temperature]
-            # 1. On texts of the target: the same for all methods, without noise of decoding.
+            # 1. On texts of the target, without the noise of decoding.
             sums = facts.alpha(draft), facts.alpha(base)
             yield _Pair("alpha", base, None, None, temperature, *sums)
             for gamma in sorted({key.gamma for key in keys if key.method in tally.standard}):

@@ -155,7 +155,7 @@ def token_texts(
     tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], tokens: Sequence[int]
 ) -> Iterator[str]:
     """The text that each token adds. The first part of a split character adds nothing."""
-    # A token decodes as it stands in the text only with some tokens before it.
+    # The text of a token depends on the tokens before it.
     context = list(prompt[-_CONTEXT:])
     before = detokenize(tokenizer, context)
     for end in range(1, len(tokens) + 1):

@@ -67,7 +67,6 @@ def _differences(comparisons: Sequence[DraftComparison]) -> list[str]:
     """
     tested = [comparison for comparison in comparisons if comparison.verdict != "not tested"]
     shown = [comparison for comparison in tested if math.isfinite(comparison.difference.value)]
-    # The quantity with the least noise comes first.
     order = ("expected tau", "tau", "alpha", "speed")
     shown.sort(
         key=lambda comparison: (

@@ -85,7 +85,6 @@ def standings(
     taus_of = {
         name: [run.readings[kind].tau for run in of_variant] for name, of_variant in runs.items()
     }
-    # The baseline gets no verdict on itself.
     others = [name for name in runs if name != baseline]
     made = verdicts_of_runs([(taus_of[name], base) for name in others], confidence)
     verdicts = dict(zip(others, made, strict=True))

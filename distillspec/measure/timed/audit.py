@@ -108,7 +108,7 @@ class Decoded:
         """
         audited, end = [], 0
         for number, record in enumerate(records):
-            # `end` is where the round's last token is.
+            # The round's last token is at `end - 1`.
             end += record.emitted
             if record.audit is not None:  # a decoder without a loop of rounds has no audit
                 audited.append(self.line(number, record, statuses[end - 1]))

@@ -141,5 +141,5 @@ def _cache_bytes(model: PreTrainedModel, context: int) -> int:
     key_value_heads = int(getattr(config, "num_key_value_heads", None) or heads)
     head_size = int(getattr(config, "head_dim", None) or hidden // heads)
     layers *= 2 if is_encoder_decoder(model) else 1  # plus keys and values of the source
-    # The first factor: keys and values.
+    # 2: keys and values.
     return 2 * layers * key_value_heads * head_size * context * model.dtype.itemsize

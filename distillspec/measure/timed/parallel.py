@@ -70,7 +70,7 @@ class ParallelBench:
                             plan, gamma, drafts[name], suite.runner.kind, capacity, vocab_size
                         )
         except BaseException:
-            # Also after Ctrl-C: no draft process may stay behind.
+            # BaseException includes Ctrl-C: no draft process may stay alive.
             self.close()
             raise
 

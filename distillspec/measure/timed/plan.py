@@ -87,7 +87,7 @@ def check(
                 where=where,
                 fix="lower max_new_tokens in the suite, or data.max_prompt_tokens in the recipe",
             )
-    # 3. Memory. Too few prompts are only worth a warning.
+    # 3. The rounds fit into memory. Too few prompts give only a warning.
     _check_memory(suite, target, list(drafts.values()), longest, where)
     if len(prompts) < suite.prompts.most:
         log.warning("the suite asks for %d prompts, %d exist", suite.prompts.most, len(prompts))

@@ -270,7 +270,7 @@ def unseen(documents: int) -> float:
 def _standing(
     way: int, winner: int, seen: _Texts, dropped: bool, confidence: float, ways: int
 ) -> RaceStanding:
-    # Dropped ways decoded fewer prompts, so the winner is taken on the same ones.
+    # Dropped ways decoded fewer prompts. The winner is compared on the same prompts.
     common = seen.of(way)
     speed, speedup = common.speed(way), common.speedup(way)
     return RaceStanding(

@@ -66,7 +66,6 @@ def arm_shares(rounds: Sequence[AuditedRound], look: Theme) -> Figure | None:
     several: dict[tuple[str, float], list[str]] = {}
     for audited in _of_shown_draft(rounds):
         several.setdefault((audited.method, audited.temperature), []).append(audited.arm)
-    # A single arm shows no choice.
     several = {key: arms for key, arms in several.items() if len(set(arms)) > 1}
     if not several:
         return None
@@ -92,7 +91,7 @@ def arm_shares(rounds: Sequence[AuditedRound], look: Theme) -> Figure | None:
             panel.set_ylim(0.0, 1.0)
             if panel is not panels[0]:
                 panel.set_ylabel("")
-    # The legend is of a panel with data: some panels may be empty.
+    # Some panels may be empty. The legend comes from one with data.
     full = next(panel for panel in grid.flat if panel.get_legend_handles_labels()[1])
     legend(figure, full, look)
     return figure
@@ -112,7 +111,7 @@ def shares_by_period(
     """
     periods = max(1, min(_PERIODS, len(arms) // _FEWEST))
     ends = [round(len(arms) * (i + 1) / periods) for i in range(periods)]
-    # The last start has no end.
+    # `strict=False`: the last start has no end.
     parts = [arms[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     return ends, [[part.count(name) / max(1, len(part)) for part in parts] for name in names]
 

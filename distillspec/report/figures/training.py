@@ -60,7 +60,7 @@ def training_curves(curves: Curves, look: Theme) -> Figure | None:
                     alpha=1.0 if is_probe or len(names) == 1 else 0.4,
                     marker=MARKERS.get(run, "^") if is_probe else None,
                     markersize=4,
-                    # One legend entry for each run.
+                    # One legend entry for each run: its probe, or its only line.
                     label=run if is_probe or len(names) == 1 else None,
                 )
         plain_axes(panel, look, "step", "")
