@@ -166,7 +166,7 @@ class TrainingCallback(Callback):
                 )
             if self._on_checkpoint is not None:
                 self._on_checkpoint(position.response_tokens - self._tokens_before)
-        # 3. Stop, now that the checkpoint is complete.
+        # 3. A stop comes last, when the checkpoint is complete.
         trainer.should_stop = stops
         if self._step.stops and not ends:
             self.interrupt = self._step.stop.interrupt()

@@ -208,12 +208,12 @@ def _make_step(
     resume: bool,
 ) -> Step:
     """The step with all that it calls, at the position of last.ckpt if `resume`."""
-    # 1. The rollout, and the draft as it will be trained.
+    # 1. Make the rollout, then bring the draft into the form that is trained.
     recipe, draft = inputs.recipe, inputs.draft
     rollout = _make_rollout(inputs, processes.world, eos_token_ids)
     rollout.check(draft)
     _prepare_draft(draft, recipe)
-    # 2. The position. Weights and optimizer are restored later, with the strategy set up.
+    # 2. Read the position. Weights and optimizer are restored once the strategy is set up.
     position = Position()
     if resume:
         position = _saved_position(inputs, rollout, folder, processes.world)

@@ -129,7 +129,8 @@ class Objective:
         if layout is not None:
             layout = TreeLayout(layout.positions[is_new], layout.sees[is_new])
         computed = target.hidden(batch.tokens[is_new], batch.is_token[is_new], layout)
-        # N is in row-major order, which selecting rows keeps. So masks over N find their states.
+        # The N positions are in row-major order, and a selection of rows keeps this order.
+        # So the states computed here are in the order of `is_new[row_of]`.
         computed = computed[predicts[is_new]]
         states = computed.new_empty(len(row_of), computed.shape[1])
         states[is_new[row_of]] = computed
@@ -275,7 +276,7 @@ class Objective:
     def _inputs(self, draft: nn.Module, batch: Batch, outputs: TargetOutputs) -> LossInputs:
         """The rows of both models at the predicted tokens, over their common vocabulary."""
         predicts, layout = predicts_response(batch), _layout(batch)
-        # Logits on one side need logits on the other side.
+        # If the target gives logits, some model has no plain head. Then all models give logits.
         head = None if outputs.logits is not None else output_head(draft)
         states = token_logits if head is None else hidden_states
         rows = ModelRows(states(draft, batch.tokens, batch.is_token, layout=layout)[predicts], head)

@@ -201,7 +201,7 @@ def load_tensors(
     """Restore draft, optimizer and average, once the strategy is set up."""
     strategy = trainer.strategy
     state = strategy.load_checkpoint(path, weights_only=True)
-    # The other strategies return the content of the file and restore nothing.
+    # Strategies that are not `LoadsItself` return the content and restore nothing.
     if not isinstance(strategy, LoadsItself):
         strategy.load_model_state_dict(state)
         strategy.load_optimizer_state_dict(state)

@@ -309,16 +309,16 @@ def with_branches(
     sides: list[RejectedBranch] = []
     states = [] if text.states is None else [text.states]
     for block in text.blocks:
-        # 1. The text has the states before each accepted token and before the one after them.
+        # 1. Weight the accepted tokens, and the token of the target after them.
         #    reached[i] is the probability that the first i drafted tokens are accepted.
         reached = [1.0, *block.acceptance.cumprod(0).tolist()]
         weights += reached[: block.kept + 1]
-        # 2. Rejected tokens up to the first end token. Each state predicts one more token, which
-        #    must be within the limit: hence the - 1.
+        # 2. Find the rejected tokens before the first end token. The state after each of them
+        #    predicts one more token, which must be within the limit: hence the - 1.
         drafted = block.drafted.tolist()
         ends = (index for index, token in enumerate(drafted) if token in eos_token_ids)
         stop = min(next(ends, len(drafted)), max_new_tokens - 1 - block.start)
-        # 3. Their branch. The state after drafted token i has the index i + 1.
+        # 3. Make their branch. The state after drafted token i has the index i + 1.
         if block.kept < stop:
             after = [index + 1 for index in range(block.kept, stop)]
             sides.append(

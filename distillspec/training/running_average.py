@@ -42,7 +42,7 @@ class ExponentialMovingAverage:
     @torch.no_grad()
     def _swap(self) -> None:
         for name, weight in self._weights.items():
-            # In place, because the optimizer and wrappers hold these tensors.
+            # Copy in place, because the optimizer and wrappers hold these tensors.
             trained = weight.clone()
             weight.copy_(self._average[name])
             self._average[name].copy_(trained)

@@ -77,7 +77,7 @@ class _Sink(io.RawIOBase):
         try:
             written: int = self._handle.write(data)
         except OSError as error:
-            # Later failures follow from the first one.
+            # Keep the first failure: later ones follow from it.
             self.failure = self.failure or error
             raise
         return written

@@ -176,7 +176,7 @@ def make_strategy(
     if name == "ddp":
         return PerMicroBatchDDP()
     if name == "fsdp2":
-        # Rank 0 gathers complete tensors into one file, which our checkpoint IO writes.
+        # Rank 0 gathers complete tensors, and `AtomicCheckpointIO` writes them into one file.
         return ModelParallelStrategy(
             data_parallel_size=world.size,
             tensor_parallel_size=1,
