@@ -221,7 +221,7 @@ def try_out(pair: ModelPair, sets: PromptSets) -> EndpointTrial:
         len(sets.training) if recipe.distill.source.target else 0
     )
     warnings = []
-    # At temperature > 0, equal answers to every prompt are unlikely.
+    # At temperatures near 1, equal answers to every prompt are unlikely.
     if all(first == second for first, second in (trial.answers for trial in trials)):
         warnings.append(
             f"both answers to each of {len(trials)} prompts are the same: the server seems to take "
