@@ -94,7 +94,7 @@ def _read(header: GgufHeader) -> tuple[PreTrainedModel, Any]:
             f"{len(header.tensors)})",
             unused,
         )
-    # 3. The tokenizer, with what transformers leaves out.
+    # 3. State in the configuration which weights are tied, then read the tokenizer.
     state_tying(model)
     tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
     finish_tokenizer(header, tokenizer)

@@ -128,7 +128,6 @@ def _scaled(kind: str, scaling: dict[str, Any]) -> dict[str, Any] | None:
 
 def _llama3(config: PretrainedConfig, factors: tuple[float, ...]) -> dict[str, Any] | None:
     """The settings of Llama 3.x that give these factors, or None if they give other factors."""
-    # Compute the frequencies of Llama 3.x, and compare them with those of the file.
     rope = {"rope_type": "llama3", "factor": max(factors), **_LLAMA3}
     scaled = copy.deepcopy(config)
     scaled.rope_parameters = scaled.rope_parameters | rope

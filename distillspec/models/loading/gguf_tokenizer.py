@@ -109,7 +109,7 @@ def finish_tokenizer(header: GgufHeader, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def _cut(tokenizer: Any, cutting: Cutting, header: GgufHeader) -> None:
-    # 1. What splits the text. GPT-2's pattern is built into ByteLevel.
+    # 1. Split the text. GPT-2's pattern is built into ByteLevel.
     backend = tokenizer.backend_tokenizer
     parts: list[Any] = []
     if cutting.single_digits:
@@ -119,7 +119,7 @@ def _cut(tokenizer: Any, cutting: Cutting, header: GgufHeader) -> None:
     is_gpt2 = cutting.pattern is None
     parts.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=is_gpt2))
     backend.pre_tokenizer = pre_tokenizers.Sequence(parts)
-    # 2. What happens before and after it.
+    # 2. The normalizer runs before the split, merging and the decoder after it.
     backend.normalizer = normalizers.NFC() if cutting.composes else None
     backend.decoder = decoders.ByteLevel()
     backend.model.ignore_merges = cutting.takes_whole

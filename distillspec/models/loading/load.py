@@ -152,7 +152,7 @@ def empty_model(
         config = AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
-        # On `meta` no weight is computed or initialised.
+        # On `meta` a weight has no memory, so its initialisation costs nothing.
         with torch.device("meta"):
             model = model_class.from_config(
                 config, dtype=dtype, trust_remote_code=trust_remote_code

@@ -61,7 +61,7 @@ def _snapshot(path: str, revision: str | None, what: str, patterns: list[str]) -
                 ignore_patterns=["consolidated*", "original/*"],
             )
         )
-    # Subclasses come first: to the library a restricted repository is one not found.
+    # GatedRepoError comes first: it is a subclass of RepositoryNotFoundError.
     except GatedRepoError as error:
         raise DistillSpecError(
             f"access to the {what} on the Hugging Face Hub is restricted",

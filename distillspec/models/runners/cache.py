@@ -41,7 +41,7 @@ class GrowingLayer(DynamicLayer):
         start = self.keys.shape[2]
         end = start + key_states.shape[2]
         if end > self._key_buffer.shape[2]:
-            # Grow by half, so that copying costs a constant time per token.
+            # Grow by half, so that copying costs a constant time per token on average.
             self.reserve(end + max(128, end // 2))
         self._key_buffer[:, :, start:end] = key_states
         self._value_buffer[:, :, start:end] = value_states

@@ -224,7 +224,7 @@ class CompiledRunner:
         """long [1, G] -> logits [1, G, V] after each of them, in the model's dtype."""
         size = tokens.shape[1]
         assert self.length + size <= self.capacity, "fed beyond the cache's capacity"
-        # The smallest graph that holds the block; none holds a prompt.
+        # Take the smallest graph that holds the block. None holds a long prompt.
         index = bisect_left(self._sizes, size)
         if index == len(self._sizes):
             logits = self._feed_eagerly(tokens)

@@ -104,7 +104,7 @@ def step_of(model: PreTrainedModel, cache: GrowingCache) -> Step:
             _BlockLayer(keys, values, start, positions) for keys, values in buffers
         ]
         mask = None
-        # The complete buffer is visible to the model; the mask hides the slots after the block.
+        # The model reads the complete buffer. For each token the mask hides all later slots.
         if ready_mask:
             seen = torch.arange(capacity, device=device) <= positions[:, None]
             mask = additive_mask(seen[None, None], dtype)

@@ -92,7 +92,7 @@ def generate_speculatively(
     assert all(len(prompt) for prompt in prompts), "an empty prompt has no next token"
     for model in (target, draft):
         check_takes_a_tree(bare_model(model))
-    # Prompts of similar length share a batch: little padding.
+    # Prompts of similar length share a batch, which needs little padding.
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     texts: dict[int, SpeculatedText] = {}
     with forward_of(target) as target_forward, forward_of(draft) as draft_forward:

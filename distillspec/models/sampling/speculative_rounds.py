@@ -78,21 +78,20 @@ class SpeculativeRounds:
         written = torch.zeros_like(self._last)
         done = torch.zeros_like(self._is_unread)
         while len(rows):
-            # 1. Draft and verify.
             drafted, kept, following = self._round(rows, written, done)
-            # 2. The emitted tokens: drafted ones, and `following` in place of the first rejected.
+            # 1. Emit the drafted tokens, with `following` in place of the first rejected one.
             emitted = torch.cat([drafted, following[:, None]], 1)
             emitted.scatter_(1, kept[:, None], following[:, None])
             is_emitted = torch.arange(self._gamma + 1, device=rows.device) <= kept[:, None]
             written = written + kept + 1
-            # 3. Which rows have ended.
+            # 2. Find the rows that have ended.
             done |= (torch.isin(emitted, ends) & is_emitted).any(1) | (written >= max_new_tokens)
             left = len(rows) - int(done.sum())  # one wait for the device per round
             if not left:
                 check_finite("the target", self._doubts[0])
                 check_finite("the draft", self._doubts[1])
                 return
-            # 4. Removing rows copies the caches, so several leave together.
+            # 3. Removing rows copies the caches, so several leave together.
             if left <= len(rows) * (1 - _DONE_SHARE):
                 stay = (~done).nonzero()[:, 0]
                 rows, written, done = rows[stay], written[stay], done[stay]

@@ -84,7 +84,7 @@ def check_targets(model: PreTrainedModel, lora: AdapterConfig) -> None:
     # 2. A preset such as all-linear has no names to check.
     if isinstance(lora.targets, str):
         return
-    # 3. Each name must be that of a linear layer, and none of a tied head.
+    # 3. Each name must be that of a linear layer, but not that of a tied head.
     tied = [
         name
         for name, module in linear.items()

@@ -89,7 +89,7 @@ def pruned(target: PreTrainedModel, plan: PrunedDraftConfig) -> PreTrainedModel:
     config = target.config
     if config.get_text_config(decoder=True) is not config:
         _refuse(target, "its text model is a part of it")
-    # 1. What is kept, in layers and in widths.
+    # 1. Read from the plan which layers and how many units of each width are kept.
     kept = plan.kept_layers(int(config.num_hidden_layers))
     sizes = {
         name: int(size)
@@ -97,13 +97,13 @@ def pruned(target: PreTrainedModel, plan: PrunedDraftConfig) -> PreTrainedModel:
         if (size := getattr(plan, name)) is not None
     }
     axes = _axes(target, sizes)
-    # 2. The units of each width, by the weights that the draft will have.
+    # 2. Choose the units of each width, by the norms of the weights in the kept layers.
     prefix = _layer_prefix(target)
     weights = target.state_dict()
     sources = _Sources(prefix, kept)
     used = {name: weights[name] for name in weights if sources.uses(name)}
     chosen = _Choice(used, axes, {name: _units(config, name) for name in sizes}, sizes, prefix)
-    # 3. A smaller model, filled with parts of the target's weights.
+    # 3. Fill a smaller model with parts of the target's weights.
     model = _empty(target, _smaller(config, kept, sizes))
     try:
         model.load_state_dict(
@@ -222,7 +222,6 @@ def _smaller(
     layers = int(config.num_hidden_layers)
     smaller = copy.deepcopy(config)
     smaller.num_hidden_layers = len(kept)
-    # Fields with one entry per layer, such as layer_types.
     for name, value in vars(config).items():
         if "layer" in name and isinstance(value, list | tuple) and len(value) == layers:
             setattr(smaller, name, [value[layer] for layer in kept])

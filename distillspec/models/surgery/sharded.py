@@ -40,7 +40,7 @@ def split_over_processes(
     model = (empty() if loaded is None else loaded).requires_grad_(False).eval()
     _share_alike(model)
     state = {} if loaded is None else model.state_dict()
-    # 2. Some buffers are in no state, so they are sent one by one below.
+    # 2. Some buffers are not in the state dict, so all are sent one by one below.
     buffers = {name: buffer.to(device, copy=True) for name, buffer in model.named_buffers()}
     # 3. Shard: inner units first, then the weights that are left.
     assert device.type != "cuda" or torch.cuda.current_device() == device.index

@@ -79,16 +79,16 @@ def check_trains_as_it_decodes(draft: nn.Module) -> None:
         DistillSpecError: The logits differ (without LoRA's dropout) or are not finite.
     """
     bare = bare_model(draft)
-    # 1. The distribution that decoding uses.
+    # 1. Compute the logits that decoding uses.
     draft.eval()
     expected = _probed(bare)
     check_finite(f"the draft, {describe_model(bare)}", expected)
-    # 2. The mode of training. LoRA's dropout is random on purpose, so it is off here.
+    # 2. Set the mode of training. LoRA's dropout is random on purpose, so it is off here.
     train_mode(draft)
     for name, module in draft.named_modules():
         if _is_of_lora_dropout(name):
             module.training = False
-    # 3. More than one forward: random layers may give the expected logits by chance.
+    # 3. Compare several forwards: random layers may give the expected logits by chance.
     tolerance = _SAME * max(1.0, float(expected.abs().max()))
     for _ in range(_FORWARDS):
         # `not <=` is also true for NaN.

@@ -131,7 +131,7 @@ class ChatTemplate:
             text = self._apply(asked, None, asks=False)
         except Exception:
             return False
-        # A marker in quotes: the template has printed the list as Python, not read it.
+        # If the marker is in quotes, the template printed the list and did not read its parts.
         return _MARKER in text and f"'{_MARKER}'" not in text and f'"{_MARKER}"' not in text
 
     def _rendered(

@@ -82,10 +82,10 @@ def find_eos_tokens(
         given: The ids of the recipe (`pair.eos_token_ids`); then nothing else is used.
         variables: Variables of the chat template.
     """
-    # 1. What model and tokenizer name, or the recipe.
+    # 1. Take the tokens of the recipe. Without any, take those of model and tokenizer.
     named = dict.fromkeys(given, KEY) if given else _named(model, tokenizer)
     ids, notes = set(named), []
-    # 2. What the chat template puts after an answer. Behind a tool call the last special
+    # 2. Add what the chat template puts after an answer. After a tool call the last special
     #    token counts: those before it may close the call.
     written = list(_answers(tokenizer, variables))
     inside = frozenset[int]().union(*(answer.inside for answer in written))
@@ -193,7 +193,7 @@ def _answers(
     special = {number for number, added in tokenizer.added_tokens_decoder.items() if added.special}
     asked = [{"role": "user", "content": "Hi"}]
     for answer in _ANSWERS:
-        # 1. The template's text of this answer, behind the prompt that asks for it.
+        # 1. Write this answer with the template, and cut off the prompt that asks for it.
         calls = "tool_calls" in answer
         tools = [_TOOL] if calls else None
         try:
@@ -204,7 +204,7 @@ def _answers(
         text = conversation[common_length(prompt, conversation) :]
         if ("look" if calls else _MARKER) not in text:
             continue  # the template does not write the answer
-        # 2. Where the answer itself ends: only special tokens and blanks follow.
+        # 2. Find where the answer itself ends: only special tokens and blanks follow.
         tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
         end = len(tokens)
         while end and (
