@@ -106,12 +106,15 @@ def _assessed(pair: ModelPair, sets: PromptSets, suite: Suite, process_bytes: in
     dtype = dtype_of(suite.runner.dtype, device)
     # In the suite's dtype, because c and v depend on it.
     cast_parameters(pair.target.model, dtype)
-    trainable = [p for p in pair.trainable_draft().parameters() if p.requires_grad]
+    adapters = None
+    if recipe.lora is not None:
+        trained = pair.trainable_draft().parameters()
+        adapters = sum(weight.numel() for weight in trained if weight.requires_grad)
     load = TrainingLoad(
         sequences=plan.micro_batch_size or plan.batch_size,
         tokens_per_sequence=data.max_prompt_tokens + data.max_response_tokens,
         chunk_tokens=plan.chunk_tokens,
-        trainable_parameters=sum(parameter.numel() for parameter in trainable),
+        trainable_parameters=adapters,
         itemsize=dtype_of(recipe.hardware.precision, device).itemsize,
         # On a GPU, the models are not in the memory of the process.
         process=process_bytes if device.type == "cpu" else 0,

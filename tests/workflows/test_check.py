@@ -54,6 +54,21 @@ def test_what_was_found_is_json_with_a_verdict_per_engine(
     assert expected["draft_to_target_time"] > 0.0
 
 
+@pytest.mark.parametrize(("lora", "is_frozen"), [(None, False), ({"rank": 2}, True)])
+def test_the_memory_of_training_counts_what_is_trained(
+    recipe: Recipe,
+    lora: dict[str, int] | None,
+    is_frozen: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan = Recipe.model_validate(recipe.model_dump() | {"lora": lora})
+    check.run(plan, as_json=True, min_speedup=None)
+    found = json.loads(capsys.readouterr().out)
+    every_weight = 16 * found["draft_parameters"]
+    assert (found["memory"]["draft_training"] == every_weight) != is_frozen
+    assert found["memory"]["draft_training"] <= every_weight
+
+
 def test_one_prompt_has_no_interval_in_words_and_null_in_json(
     recipe: Recipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
