@@ -133,9 +133,13 @@ def test_a_log_that_nobody_reads_ends_the_command() -> None:
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None
-    process.stdout.readline()
-    process.stdout.close()
-    assert process.wait(timeout=25) == 1
+    try:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=25) == 1
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_log_gets_lines_while_nothing_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
