@@ -1,4 +1,7 @@
-"""What `fuzz.py` feeds: the readers of recipes, data, model folders, and files of runs."""
+"""What `fuzz.py` feeds: the readers of recipes, data, model folders, and files of runs.
+
+Long, because all targets are made of the one run that `Targets` holds.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ same folders without the old keys must be read wrongly where RoPE is not the def
     python3.11 -m venv OLD && OLD/bin/pip install torch==2.13.0 transformers==4.57.6
     .venv/bin/python eval/campaigns/old_transformers.py OLD/bin/python [--only FAMILY ...]
 
-The last line is `N tried, M faults`; exit status 1 if M is not 0.
+The last line is `N tried, M faults`; exit status 1 if M is not 0. Long, because each family needs
+a tokenizer of its kind.
 """
 
 from __future__ import annotations
