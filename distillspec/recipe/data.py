@@ -43,6 +43,21 @@ class PythonSource(Section):
         return self
 
 
+class CppSource(Section):
+    """C++ headers and sources that installed packages bring along."""
+
+    kind: Literal["cpp-source"]
+    packages: tuple[str, ...] = Field(min_length=1, description="installed packages to take")
+    include: tuple[str, ...] = Field(
+        ("**/*",), description="globs a file must match, relative to its package"
+    )
+    exclude: tuple[str, ...] = Field((), description="globs of files to leave out")
+    prompts_per_file: Rows = Field(4, description="prompts cut from one file (seeded positions)")
+
+
+CodeSource = PythonSource | CppSource
+
+
 class _Rows(Section):
     """What a row of a data set is read by; `a.b` and `a.0` name a field inside another one."""
 
@@ -118,7 +133,7 @@ class HubSource(_Rows):
         return JsonlSource(kind="jsonl", path=self.path, **shared)
 
 
-Source = Annotated[PythonSource | JsonlSource | HubSource, Field(discriminator="kind")]
+Source = Annotated[CodeSource | JsonlSource | HubSource, Field(discriminator="kind")]
 
 
 class DataConfig(Section):

@@ -13,7 +13,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.recipe import builtin
 from distillspec.recipe.capacity import check_memory, check_threads, llama_parameters, trained_bytes
 from distillspec.recipe.context import check_rows_fit, context_of
-from distillspec.recipe.data import HubSource, JsonlSource, PythonSource
+from distillspec.recipe.data import CodeSource, HubSource, JsonlSource, PythonSource
 from distillspec.recipe.distill import CachedTargetConfig, DistillConfig, Origin, SourceShares
 from distillspec.recipe.endpoint import check_can_ask
 from distillspec.recipe.loading import load_suite
@@ -266,10 +266,10 @@ def _prompts(source: PromptSource, where: str) -> str:
         if source.files:
             return f"rows of {', '.join(source.files)}, read as {source.dataset}"
         return hub_or_missing(source.dataset, "data set", f"{where}.dataset")
-    return _python(source, where)
+    return _code(source, where)
 
 
-def _python(source: PythonSource, where: str) -> str:
+def _code(source: CodeSource, where: str) -> str:
     for package in source.packages:
         if importlib.util.find_spec(package.partition(".")[0]) is None:
             raise DistillSpecError(
@@ -277,8 +277,12 @@ def _python(source: PythonSource, where: str) -> str:
                 where=f"{where}.packages",
                 fix=f"install it, or take it out of the list: pip install {package}",
             )
-    names = [*(["the standard library"] if source.standard_library else []), *source.packages]
-    return f"Python code of {', '.join(names)} ({', '.join(source.include)})"
+    names, language = list(source.packages), "C++"
+    if isinstance(source, PythonSource):
+        language = "Python"
+        if source.standard_library:
+            names.insert(0, "the standard library")
+    return f"{language} code of {', '.join(names)} ({', '.join(source.include)})"
 
 
 def _responses(shares: SourceShares) -> str:

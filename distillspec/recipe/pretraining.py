@@ -24,6 +24,8 @@ from distillspec.recipe.section import (
 )
 from distillspec.recipe.start import LlamaShape
 
+Pattern = Literal["qwen2", "llama-bpe"]
+
 
 class TokenizerConfig(Section):
     """Either train a byte-level BPE on the corpus, or take the tokenizer of another model."""
@@ -34,6 +36,11 @@ class TokenizerConfig(Section):
         None, description="size of a new byte-level BPE, tokens"
     )
     take_from: str | None = Field(None, description="model folder whose tokenizer is used")
+    pattern: Pattern | None = Field(
+        None,
+        description="how text is split before tokens are merged, by the name in llama.cpp; "
+        "default: qwen2 for a new tokenizer, and no change of a taken one",
+    )
 
 
 class PretrainConfig(Section):

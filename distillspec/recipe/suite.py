@@ -21,7 +21,7 @@ from distillspec.recipe.section import SCHEMA_VERSION, FolderName, SchemaVersion
 from distillspec.recipe.temperature import Temperature
 from distillspec.text.nearest import nearest
 
-SourceKind = Literal["python-source", "jsonl", "hub", "python-topics", "adversarial"]
+SourceKind = Literal["python-source", "cpp-source", "jsonl", "hub", "python-topics", "adversarial"]
 
 
 class RunnerConfig(Section):

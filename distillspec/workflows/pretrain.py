@@ -16,8 +16,8 @@ import torch
 
 from distillspec.assembly.pair import device_of, dtype_of
 from distillspec.corpus.batches.windows import Windows, pack, validation_rows
+from distillspec.corpus.sources.code_files import CorpusFiles
 from distillspec.corpus.sources.documents import documents
-from distillspec.corpus.sources.python_source import CorpusFiles
 from distillspec.errors import DistillSpecError
 from distillspec.export.folder import save_model
 from distillspec.export.old_readers import add_old_keys
@@ -28,7 +28,7 @@ from distillspec.models.loading.precision import cast_parameters
 from distillspec.models.runners.eager import max_context_length
 from distillspec.models.sampling.generate import DrawnText
 from distillspec.models.surgery.random_llama import random_llama
-from distillspec.models.vocabulary.train_tokenizer import train_tokenizer
+from distillspec.models.vocabulary.train_tokenizer import split_by, train_tokenizer
 from distillspec.recipe.capacity import check_memory, check_threads, llama_parameters, trained_bytes
 from distillspec.recipe.loading import dump_yaml
 from distillspec.recipe.output import RUNS, check_output, output_folder, replaceable
@@ -192,6 +192,7 @@ def _check_identity(recipe: PretrainRecipe, files: CorpusFiles, path: Path) -> N
         "tokenizer": {
             "train_vocabulary": recipe.tokenizer.vocab_size,
             "take_from": recipe.tokenizer.take_from,
+            **({"pattern": recipe.tokenizer.pattern} if recipe.tokenizer.pattern else {}),
         },
         "model": recipe.model.model_dump() if recipe.model else None,
         "start_from": recipe.start_from,
@@ -248,12 +249,18 @@ def average_with(model: torch.nn.Module, start: dict[str, torch.Tensor], share: 
 
 def _tokenizer(recipe: PretrainRecipe, files: CorpusFiles, folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of another model, or one that is trained and kept in the run folder."""
-    if recipe.tokenizer.take_from is not None:
-        return load_tokenizer(recipe.tokenizer.take_from, what="tokenizer.take_from")
+    plan = recipe.tokenizer
+    if plan.take_from is not None:
+        taken = load_tokenizer(plan.take_from, what="tokenizer.take_from")
+        if plan.pattern is not None:
+            split_by(taken, plan.pattern)
+        return taken
     tokenizer_folder = folder / "tokenizer"
     if not tokenizer_folder.exists():
-        assert recipe.tokenizer.vocab_size is not None
-        trained = train_tokenizer((f.text for f in files.training), recipe.tokenizer.vocab_size)
+        assert plan.vocab_size is not None
+        trained = train_tokenizer(
+            (f.text for f in files.training), plan.vocab_size, plan.pattern or "qwen2"
+        )
         with atomic.replacing_folder(tokenizer_folder, TOKENIZER_FILES) as temporary:
             trained.save_pretrained(temporary)
     return load_tokenizer(str(tokenizer_folder))

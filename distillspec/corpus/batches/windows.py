@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distillspec.corpus.sources.python_source import SourceFile
+from distillspec.corpus.sources.code_files import SourceFile
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.capacity import check_visits
 from distillspec.runtime.seeds import derive_seed

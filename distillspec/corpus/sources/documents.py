@@ -1,18 +1,16 @@
-"""Entire texts to train a language model on: files of Python code, or rows of a data set."""
+"""Entire texts to train a language model on: files of code, or rows of a data set."""
 
 from __future__ import annotations
 
+from distillspec.corpus.sources.code_files import CorpusFiles, SourceFile, code_files
 from distillspec.corpus.sources.hub import hub_passages
 from distillspec.corpus.sources.jsonl import jsonl_passages
 from distillspec.corpus.sources.passage import Passage, split
-from distillspec.corpus.sources.python_source import CorpusFiles, SourceFile, python_files
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.data import HubSource, JsonlSource, PythonSource
+from distillspec.recipe.data import CodeSource, HubSource, JsonlSource
 
 
-def documents(
-    source: PythonSource | JsonlSource | HubSource, held_out_percent: float
-) -> CorpusFiles:
+def documents(source: CodeSource | JsonlSource | HubSource, held_out_percent: float) -> CorpusFiles:
     """All texts of `source`, part of which is held out by a hash of their keys.
 
     The text of a row is its prompt, directly followed by its response if there is one.
@@ -20,8 +18,8 @@ def documents(
     Raises:
         DistillSpecError: The source cannot be read, or one of the two parts is empty.
     """
-    if isinstance(source, PythonSource):
-        return python_files(source, held_out_percent)
+    if isinstance(source, CodeSource):
+        return code_files(source, held_out_percent)
     uncut = source.model_copy(update={"after_words": None, "messages": ""})  # no chats
     local = uncut if isinstance(uncut, JsonlSource) else uncut.local
     if local is not None:

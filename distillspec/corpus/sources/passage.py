@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
 
-from distillspec.corpus.sources.python_source import is_held_out
+from distillspec.corpus.sources.code_files import is_held_out
 
 Kind = Literal["function-head", "mid-body", "prose", "plain", "chat"]
 Messages = tuple[Mapping[str, Any], ...]

@@ -8,8 +8,8 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from distillspec.corpus.sources.adversarial import odd_prompts
+from distillspec.corpus.sources.code_files import code_files
 from distillspec.corpus.sources.passage import Messages, Passage, Tools, by_category, shuffled
-from distillspec.corpus.sources.python_source import python_files
 from distillspec.corpus.sources.rows import Chats
 from distillspec.corpus.sources.tokenizing import Encoder, PromptText, Tokenizer, Tokens
 from distillspec.corpus.sources.topics import topic_passages
@@ -18,7 +18,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.vocabulary.chat_template import ChatTemplate
 from distillspec.models.vocabulary.detokenize import detokenize
 from distillspec.models.vocabulary.eos_tokens import EosTokens
-from distillspec.recipe.data import DataConfig, PythonSource
+from distillspec.recipe.data import CodeSource, DataConfig
 from distillspec.recipe.prompt_plan import AdversarialSource, PromptSource, PythonTopicsSource
 
 _MOST_HELD_OUT = 2048  # more prompts than any probe or suite decodes
@@ -88,7 +88,7 @@ def load_prompts(
     """Training and held-out prompts, each in an order that depends on seed and keys alone.
 
     With `data.held_out`, all of it is held out. All of `data.source` is then for training, except
-    for prompts that are in both. A prompt of a Python file that is too long loses its beginning. A
+    for prompts that are in both. A prompt of a file of code that is too long loses its beginning. A
     row that is too long is left out, since its beginning holds the task. At most 2048 held-out
     prompts are used.
 
@@ -135,11 +135,11 @@ def load_source_prompts(
 ) -> list[Prompt]:
     """The first `most` prompts of one source, for a suite that names its sources.
 
-    Of Python code only held-out files are used. Rows with categories come one of each in turn.
+    Of code only held-out files are used. Rows with categories come one of each in turn.
 
     Args:
         source: The source.
-        data: The limits, and the held-out share of Python code.
+        data: The limits, and the held-out share of code.
         tokenizer: The target's tokenizer.
         seed: Decides the order.
         most: Number of prompts. Default: all.
@@ -163,8 +163,8 @@ def load_source_prompts(
             for p in odd[:most]
         ]
     fitting = _FittingPrompts(data, Encoder(tokenizer, start, stops), notes, section, limit)
-    if isinstance(source, PythonSource):
-        files = python_files(source, data.held_out_percent).held_out
+    if isinstance(source, CodeSource):
+        files = code_files(source, data.held_out_percent).held_out
         passages: Iterable[Passage] = file_passages(files, source, tokenizer, seed)
     elif isinstance(source, PythonTopicsSource):
         passages = topic_passages(source, seed)
@@ -299,7 +299,7 @@ class _FittingPrompts:
             return DistillSpecError(
                 f"the source gives no {name} prompt",
                 where=self._section,
-                fix="add rows or files (of python-source: with functions), or change "
+                fix="add rows or files (of code: with function bodies), or change "
                 "data.held_out_percent or data.held_out, since held-out prompts are not trained on",
             )
         key, is_set, _ = self._limit.partition("=")

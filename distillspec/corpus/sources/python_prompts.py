@@ -13,8 +13,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from distillspec.corpus.sources.code_files import SourceFile
 from distillspec.corpus.sources.passage import Passage, rank
-from distillspec.corpus.sources.python_source import SourceFile
 from distillspec.corpus.sources.tokenizing import Tokenizer
 
 PythonKind = Literal["function-head", "mid-body"]

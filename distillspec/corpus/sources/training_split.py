@@ -8,21 +8,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from distillspec.corpus.sources.code_files import SourceFile, code_files
+from distillspec.corpus.sources.cpp_prompts import cpp_passages
 from distillspec.corpus.sources.jsonl import jsonl_passages
 from distillspec.corpus.sources.passage import Passage, PassageSplit, shuffled, split
 from distillspec.corpus.sources.python_prompts import (
     python_passages,
     response_starts_with_line_break,
 )
-from distillspec.corpus.sources.python_source import SourceFile, python_files
 from distillspec.corpus.sources.rows import Chats
 from distillspec.corpus.sources.tokenizing import Tokenizer
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.data import DataConfig, HubSource, JsonlSource, PythonSource
+from distillspec.recipe.data import (
+    CodeSource,
+    DataConfig,
+    HubSource,
+    JsonlSource,
+    PythonSource,
+)
 
 
 class TrainingSplit(NamedTuple):
-    """Passages in their training order; Python files are cut into passages while one iterates."""
+    """Passages in their training order; files of code are cut into passages while one iterates."""
 
     training: Iterator[Passage]
     held_out: Iterator[Passage]
@@ -35,7 +42,7 @@ def training_split(
 
     Args:
         data: The sources and the held-out share.
-        tokenizer: Decides where prompts of Python code end.
+        tokenizer: Decides where prompts of code end.
         seed: Decides the order, together with the keys of the passages.
         chats: Renders chats; counts those that the template cannot split.
         notes: Receives the number of training passages left out, when the last one is read.
@@ -52,10 +59,11 @@ def training_split(
 
 
 def file_passages(
-    files: Sequence[SourceFile], source: PythonSource, tokenizer: Tokenizer, seed: int
+    files: Sequence[SourceFile], source: CodeSource, tokenizer: Tokenizer, seed: int
 ) -> Iterator[Passage]:
-    """The passages of Python files, cut where tokens of `tokenizer` end."""
-    return python_passages(
+    """The passages of files, cut where tokens of `tokenizer` end."""
+    cut = python_passages if isinstance(source, PythonSource) else cpp_passages
+    return cut(
         files,
         per_file=source.prompts_per_file,
         seed=seed,
@@ -83,14 +91,14 @@ def row_passages(
 
 
 def _divided(
-    source: PythonSource | JsonlSource | HubSource,
+    source: CodeSource | JsonlSource | HubSource,
     percent: float,
     tokenizer: Tokenizer,
     seed: int,
     chats: Chats,
 ) -> TrainingSplit:
-    if isinstance(source, PythonSource):
-        files = python_files(source, percent)
+    if isinstance(source, CodeSource):
+        files = code_files(source, percent)
         return TrainingSplit(
             file_passages(files.training, source, tokenizer, seed),
             file_passages(files.held_out, source, tokenizer, seed),
@@ -107,10 +115,10 @@ def _divided(
 
 
 def _all_passages(
-    source: PythonSource | JsonlSource | HubSource, tokenizer: Tokenizer, seed: int, chats: Chats
+    source: CodeSource | JsonlSource | HubSource, tokenizer: Tokenizer, seed: int, chats: Chats
 ) -> Iterator[Passage]:
-    if isinstance(source, PythonSource):
-        files = python_files(source, held_out_percent=50.0)  # both halves are used
+    if isinstance(source, CodeSource):
+        files = code_files(source, held_out_percent=50.0)  # both halves are used
         return file_passages([*files.training, *files.held_out], source, tokenizer, seed)
     return iter(shuffled(row_passages(source, chats), seed))
 

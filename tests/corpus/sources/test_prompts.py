@@ -10,8 +10,8 @@ import datasets
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from distillspec.corpus.sources.code_files import is_held_out
 from distillspec.corpus.sources.prompts import load_prompts, load_source_prompts
-from distillspec.corpus.sources.python_source import is_held_out
 from distillspec.errors import DistillSpecError
 from distillspec.models.vocabulary.chat_template import ChatTemplate
 from distillspec.recipe.data import DataConfig

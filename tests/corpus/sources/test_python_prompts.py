@@ -8,12 +8,12 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from distillspec.corpus.sources.code_files import SourceFile
 from distillspec.corpus.sources.passage import Passage
 from distillspec.corpus.sources.python_prompts import (
     python_passages,
     response_starts_with_line_break,
 )
-from distillspec.corpus.sources.python_source import SourceFile
 
 MODULE = textwrap.dedent(
     '''

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from distillspec.corpus.sources.python_source import is_held_out, python_files
+from distillspec.corpus.sources.code_files import code_files, is_held_out
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.data import PythonSource
+from distillspec.recipe.data import CppSource, PythonSource
 
 
 @pytest.fixture
@@ -30,15 +30,15 @@ def source(**values: object) -> PythonSource:
 
 
 def test_code_is_taken_without_tests_tables_and_licence_headers(package: str) -> None:
-    files = python_files(source(packages=[package]), 20.0)
+    files = code_files(source(packages=[package]), 20.0)
     everything = files.training + files.held_out
     assert {f.key for f in everything} == {f"{package}/models/module_{i}.py" for i in range(40)}
     assert all(f.text.startswith("import os") for f in everything)
 
 
 def test_a_file_is_held_out_by_its_path_alone(package: str) -> None:
-    whole = python_files(source(packages=[package]), 20.0)
-    part = python_files(source(packages=[package], include=["models/module_1*.py"]), 20.0)
+    whole = code_files(source(packages=[package]), 20.0)
+    part = code_files(source(packages=[package], include=["models/module_1*.py"]), 20.0)
     held_out = {f.key for f in whole.held_out}
     assert {f.key for f in part.held_out} == held_out & {
         f.key for f in part.training + part.held_out
@@ -64,14 +64,14 @@ def test_the_side_of_a_key_never_changes() -> None:
 
 
 def test_a_double_star_matches_files_at_the_top_as_well() -> None:
-    files = python_files(source(standard_library=True, include=["**/*.py"], exclude=["*/*"]), 50.0)
+    files = code_files(source(standard_library=True, include=["**/*.py"], exclude=["*/*"]), 50.0)
     keys = {f.key for f in files.training + files.held_out}
     assert "python/argparse.py" in keys
     assert not any(key.count("/") > 1 for key in keys)
 
 
 def test_the_standard_library_comes_without_its_tests() -> None:
-    files = python_files(source(standard_library=True, include=["json/*.py", "test/*.py"]), 40.0)
+    files = code_files(source(standard_library=True, include=["json/*.py", "test/*.py"]), 40.0)
     assert {f.key for f in files.training + files.held_out} <= {
         f"python/json/{name}.py"
         for name in ("__init__", "decoder", "encoder", "scanner", "tool", "__main__")
@@ -81,9 +81,29 @@ def test_the_standard_library_comes_without_its_tests() -> None:
 def test_a_package_that_is_not_installed_is_named() -> None:
     assert "no_such_package" not in sys.modules
     with pytest.raises(DistillSpecError, match="'no_such_package' is not installed"):
-        python_files(source(packages=["no_such_package"]), 3.0)
+        code_files(source(packages=["no_such_package"]), 3.0)
 
 
 def test_globs_that_match_nothing_are_an_error(package: str) -> None:
     with pytest.raises(DistillSpecError, match="matches no file"):
-        python_files(source(packages=[package], include=["nowhere/*.py"]), 3.0)
+        code_files(source(packages=[package], include=["nowhere/*.py"]), 3.0)
+
+
+def test_cpp_files_come_without_the_comments_at_their_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "cpp_package"
+    (root / "include").mkdir(parents=True)
+    (root / "__init__.py").write_text("")
+    for number in range(12):
+        licence = "// Copyright\n\n/* a licence\n * in several lines */\n// and more\n\n"
+        text = f"#pragma once\nint value_{number}(); // stays\n"
+        (root / "include" / f"value_{number}.h").write_text(licence + text)
+    (root / "include" / "comment.h").write_text("// nothing else\n")
+    (root / "include" / "table.cpp").write_text("int table[] = {" + "123456, " * 200 + "};\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    files = code_files(CppSource(kind="cpp-source", packages=("cpp_package",)), 30.0)
+    assert {f.key: f.text for f in (*files.training, *files.held_out)} == {
+        f"cpp_package/include/value_{number}.h": f"#pragma once\nint value_{number}(); // stays\n"
+        for number in range(12)
+    }

@@ -1,4 +1,4 @@
-"""A corpus of Python code that every machine with this project has.
+"""A corpus of code that every machine with this project has.
 
 It consists of the interpreter's standard library and of installed packages, without tests and
 generated tables. Entire files are held out, by a fixed hash of their path. The same files are
@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.data import PythonSource
+from distillspec.recipe.data import CodeSource, PythonSource
 
 _TEST_FOLDERS = {"test", "tests", "testing", "idle_test", "site-packages", "__pycache__"}
 _GENERATED = ("encodings/*", "pydoc_data/*", "lib2to3/*", "ensurepip/_bundled/*", "*_pb2.py")
+_PYTHON, _CPP = (".py",), (".h", ".hh", ".hpp", ".hxx", ".cc", ".cpp", ".cxx", ".cuh", ".cu")
+# A comment of C++ at the beginning of a file, with the white space around it.
+_CPP_COMMENT = re.compile(r"\s*(?://[^\n]*(?:\n|$)|/\*.*?\*/)\s*", re.DOTALL)
 _TABLE_DIGIT_SHARE = 0.15  # a file with more digits than this is a table, not code
 _MOST_BYTES = 1_000_000
 
@@ -49,7 +52,7 @@ def is_held_out(key: str, percent: float) -> bool:
     return bucket * 100.0 < percent
 
 
-def python_files(source: PythonSource, held_out_percent: float) -> CorpusFiles:
+def code_files(source: CodeSource, held_out_percent: float) -> CorpusFiles:
     """All files of `source` in the order of their keys, split by `is_held_out`.
 
     Leading comment lines (licence headers) are dropped, since thousands of copies of one text would
@@ -61,7 +64,7 @@ def python_files(source: PythonSource, held_out_percent: float) -> CorpusFiles:
     files = list(_files(source))
     if not files:
         raise DistillSpecError(
-            "the python-source matches no file",
+            f"the {source.kind} matches no file",
             where="data.source.include / exclude",
             fix="globs are relative to the package folder, for example 'models/*/modeling_*.py'",
         )
@@ -77,12 +80,14 @@ def python_files(source: PythonSource, held_out_percent: float) -> CorpusFiles:
     return CorpusFiles(training, held_out)
 
 
-def _files(source: PythonSource) -> Iterator[SourceFile]:
-    roots = [("python", Path(sysconfig.get_path("stdlib")))] if source.standard_library else []
+def _files(source: CodeSource) -> Iterator[SourceFile]:
+    roots = []
+    if isinstance(source, PythonSource) and source.standard_library:
+        roots.append(("python", Path(sysconfig.get_path("stdlib"))))
     roots += [(package, _package_folder(package)) for package in source.packages]
     for name, root in roots:
         for relative in sorted(_wanted(root, source), key=lambda path: path.split("/")):
-            text = _text(root / relative)
+            text = _text(root / relative, source)
             if text is not None:
                 yield SourceFile(f"{name}/{relative}", text)
 
@@ -98,18 +103,19 @@ def _package_folder(package: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _wanted(root: Path, source: PythonSource) -> Iterator[str]:
+def _wanted(root: Path, source: CodeSource) -> Iterator[str]:
     """The files of a package that the source takes, as paths from `root` with `/`."""
     # As in a shell, a leading `**/` also matches files without a folder.
     is_included = _matcher([*source.include, *(p[3:] for p in source.include if p[:3] == "**/")])
     is_excluded = _matcher([*_GENERATED, *source.exclude])
+    suffixes = _PYTHON if isinstance(source, PythonSource) else _CPP
     for folder, subfolders, names in os.walk(root):
         # Changed in place, so that os.walk does not enter folders of tests.
         subfolders[:] = [name for name in subfolders if name not in _TEST_FOLDERS]
         above = Path(folder).relative_to(root).as_posix() + "/"
         for name in names:
             relative = (above + name).removeprefix("./")
-            if not name.endswith(".py") or name.startswith("test_"):
+            if not name.endswith(suffixes) or name.startswith("test_"):
                 continue
             if is_included(relative) and not is_excluded(relative):
                 yield relative
@@ -123,18 +129,30 @@ def _matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
     return lambda path: expression.match(path) is not None
 
 
-def _text(path: Path) -> str | None:
+def _text(path: Path, source: CodeSource) -> str | None:
     """The code without its leading comments; None for tables, other encodings and huge files."""
     if path.stat().st_size > _MOST_BYTES:
         return None
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        whole = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         return None
-    first = next((i for i, line in enumerate(lines) if line.strip() and line[0] != "#"), None)
-    if first is None:
-        return None
-    text = "\n".join(lines[first:])
-    if sum(map(str.isdigit, text)) > _TABLE_DIGIT_SHARE * len(text):
+    without = _without_header if isinstance(source, PythonSource) else _without_cpp_header
+    text = without(whole)
+    if not text or sum(map(str.isdigit, text)) > _TABLE_DIGIT_SHARE * len(text):
         return None
     return text
+
+
+def _without_header(text: str) -> str:
+    lines = text.split("\n")
+    first = next((i for i, line in enumerate(lines) if line.strip() and line[0] != "#"), None)
+    return "" if first is None else "\n".join(lines[first:])
+
+
+def _without_cpp_header(text: str) -> str:
+    end = 0
+    # Licences are in several comments, one after the other.
+    while comment := _CPP_COMMENT.match(text, end):
+        end = comment.end()
+    return text[end:].lstrip()
