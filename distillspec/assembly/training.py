@@ -110,7 +110,7 @@ def train_draft(
     inputs = FitInputs(
         recipe,
         draft=pair.trainable_draft(),
-        target=pair.target if recipe.distill.needs_target and cached is None else None,
+        target=pair.target if recipe.distill.needs_target else None,
         reference=load_reference(pair, recipe),
         tokenizer=pair.tokenizer,
         data_module=training_rows(recipe, text.training, text.responses),

@@ -337,7 +337,9 @@ class DistillConfig(Section):
         """Whether training needs the target: for its loss, or to write text during training."""
         source = self.source
         writes = source.speculative > 0 or (source.per == "token" and source.target > 0)
-        return self.reads_target or writes
+        # The cache has the target's distributions over stored text, and no others.
+        reads = self.reads_target and (self.cached_logits is None or source.of != source.stored)
+        return reads or writes
 
     @property
     def reads_target(self) -> bool:

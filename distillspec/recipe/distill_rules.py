@@ -133,14 +133,16 @@ DISTILL = (
     Rule(
         keys=("target_logits", "source"),
         is_broken=lambda distill: (
-            distill.cached_logits is not None and distill.source.of != distill.source.stored
+            distill.cached_logits is not None
+            and distill.source.of != distill.source.stored
+            and (distill.source.per != "batch" or not distill.source.stored)
         ),
-        what="target_logits of kind cached cannot be combined with text written in training",
-        fix="set distill.source to shares of fixed and target, such as {target: 1.0}, or set "
-        "distill.target_logits: {kind: online}",
+        what="target_logits of kind cached needs stored text, in entire batches beside other text",
+        fix="set distill.source to shares of fixed and target, such as {target: 1.0}, or to "
+        "{draft: 0.5, target: 0.5, per: batch}, or set distill.target_logits: {kind: online}",
         why="the cache holds the target's logits for text that is known before training",
         example=_CACHED | _DRAFT_TEXT,
-        fixed=_TARGET_TEXT,
+        fixed={"source": {"draft": 0.5, "target": 0.5, "per": "batch"}},
     ),
     Rule(
         keys=("target_logits", "divergence"),

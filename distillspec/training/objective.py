@@ -64,14 +64,14 @@ class Objective:
             distill: The recipe's section.
             target: None if `cached` is given or no loss reads a target.
             reference: A draft that was distilled before, for token selection.
-            cached: Cached top-k logits, read in place of the target.
+            cached: Cached top-k logits of stored text, read in place of the target.
             vocab_size: Tokens that both models share; all losses are normalised over them.
         """
-        assert target is not None or cached is not None or not distill.needs_target
+        assert target is not None or not distill.needs_target
         assert cached is None or distill.cached_logits is not None
         assert (reference is None) == (distill.select is None)
         self.distill = distill
-        self.target = target if distill.reads_target and cached is None else None
+        self.target = target if distill.reads_target else None
         self.cached = cached
         self.reference = reference
         self._vocab_size = vocab_size
@@ -85,19 +85,26 @@ class Objective:
 
         Objectives that read entire steps treat the batch as the entire step.
         """
-        outputs = self.target_outputs(draft, batch)
+        outputs = self.target_outputs(draft, batch, is_stored=True)
         if not self.distill.reads_whole_steps:
             return self.loss(draft, batch, outputs)
         observed = self.observe(draft, batch, outputs)
         return self.loss(draft, batch, outputs, observed.weights([observed], self.distill))
 
     @torch.no_grad()
-    def target_outputs(self, draft: nn.Module, batch: Batch) -> TargetOutputs:
+    def target_outputs(
+        self, draft: nn.Module, batch: Batch, *, is_stored: bool = False
+    ) -> TargetOutputs:
         """The target's forward over the batch, at the positions that predict a response.
 
         Hidden states that the batch brings, and cached logits, are not computed again.
+
+        Args:
+            draft: The model that is trained.
+            batch: One micro-batch.
+            is_stored: Whether its responses were known before training: then the cache has them.
         """
-        if self.cached is not None:
+        if self.cached is not None and is_stored:
             return TargetOutputs(None, None, self.cached.top_tokens(batch))
         if self.target is None:
             return TargetOutputs(None, None)

@@ -24,12 +24,14 @@ class Completed(NamedTuple):
         states: The target's hidden states that predict the t tokens in the loss, then those of the
             rejected branches, [t, H], on the CPU. None if they are unknown.
         branches: Drafted tokens that verification rejected, and the weight of each token.
+        is_stored: Whether the response was known before training.
     """
 
     prompt: Tokens
     response: Tokens
     states: Tensor | None = None
     branches: RejectedBranches | None = None
+    is_stored: bool = False
 
 
 @dataclasses.dataclass(eq=False)

@@ -34,10 +34,17 @@ if TYPE_CHECKING:
 
 
 class MicroBatch(NamedTuple):
-    """Rows with the batch that they form, in the same order."""
+    """Rows with the batch that they form, in the same order.
+
+    Attributes:
+        rows: The rows.
+        batch: Their tokens and masks.
+        is_stored: Whether all responses were known before training.
+    """
 
     rows: list[Completed]
     batch: Batch
+    is_stored: bool = False
 
 
 class Rollout:
@@ -216,7 +223,7 @@ class Rollout:
         if states:
             known = KnownResponses(torch.tensor(is_known, dtype=torch.bool), torch.cat(states))
             batch = batch._replace(known=known)
-        return MicroBatch(rows, batch.to(device))
+        return MicroBatch(rows, batch.to(device), all(row.is_stored for row in rows))
 
     def _tree(self, row: Completed) -> TreeRow:
         # No position predicts the first token of a prompt.
@@ -338,4 +345,4 @@ def with_branches(
 
 def _stored(row: TrainingRow) -> Completed:
     assert row.prompt.response is not None, f"prompt {row.prompt.key} has no response"
-    return Completed(row.prompt.tokens, row.prompt.response)
+    return Completed(row.prompt.tokens, row.prompt.response, is_stored=True)

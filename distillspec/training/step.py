@@ -171,7 +171,8 @@ class Step:
             self.rate,
             norm,
             {name: self.clock.seconds[name] - before[name] for name in TRAINING_PHASES},
-            alpha_is_bound=self.objective.cached is not None,
+            alpha_is_bound=self.objective.cached is not None
+            and all(micro.is_stored for micro in batches),
             loss_is_in_nats=self.recipe.distill.loss_unit == "nats",
         )
         self.position.step += 1
@@ -275,7 +276,7 @@ class Step:
 
     def _target_outputs(self, draft: nn.Module, micro: MicroBatch) -> TargetOutputs:
         """Run the target's forward, and store its hidden states with rows that may be replayed."""
-        outputs = self.objective.target_outputs(draft, micro.batch)
+        outputs = self.objective.target_outputs(draft, micro.batch, is_stored=micro.is_stored)
         self.rollout.learn(micro, outputs.hidden)
         return outputs
 
@@ -316,7 +317,7 @@ class Step:
     def _check_target(self, batches: Sequence[MicroBatch]) -> None:
         """Raise DistillSpecError if the target's logits are not finite."""
         target = self.objective.target
-        for _, batch in batches if target is not None else ():
+        for _, batch, _ in batches if target is not None else ():
             assert target is not None
             logits = target.logits(batch.tokens, batch.is_token)[batch.is_token]
             check_finite("the target", logits.float().amax(-1))

@@ -167,7 +167,7 @@ def run(made: Parts, folder: Path, *, resume: bool = False, probed: bool = True)
     inputs = FitInputs(
         made.recipe,
         draft=made.draft,
-        target=None if made.cached else made.target,
+        target=made.target if made.recipe.distill.needs_target else None,
         tokenizer=made.tokenizer,
         data_module=made.data,
         probe=made.probe if probed else None,
