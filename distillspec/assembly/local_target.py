@@ -49,7 +49,7 @@ class LocalTarget:
         settle: Callable[[dict[str, Tokens] | None], ModelPair],
     ) -> TrainingText:
         responses = None
-        if "target" in pair.recipe.distill.source.stored:
+        if "target" in pair.recipe.distill.stored:
             responses = target_responses(pair, sets.training, world).by_key
         # The trimmed head comes first, because cached logits cover only its tokens.
         pair = settle(responses)
@@ -59,7 +59,7 @@ class LocalTarget:
     def fill_stores(self, pair: ModelPair, sets: PromptSets, world: World) -> list[str]:
         distill, lines, responses = pair.recipe.distill, list[str](), None
         # Without cached logits, responses are all that can be stored.
-        if "target" in distill.source.stored or distill.cached_logits is None:
+        if "target" in distill.stored or distill.cached_logits is None:
             stored = target_responses(pair, sets.training, world)
             responses = stored.by_key
             lines.append(f"{len(responses)} responses stored under {stored.folder}")

@@ -156,7 +156,7 @@ def check_seq2seq(recipe: Recipe) -> None:
         "distill.on_prompts": (distill.on_prompts, "a source is read, and never predicted"),
         "distill.packing": (distill.packing is not None, "a row has one source"),
         "distill.source.speculative": (
-            distill.source.speculative > 0,
+            "speculative" in distill.origins,
             "speculation in batches is for causal pairs; take draft, or target",
         ),
         "pair.tokenizers: cross-tokenizer": (

@@ -67,7 +67,7 @@ class ServedTarget:
         world: World,
         settle: Callable[[dict[str, Tokens] | None], ModelPair],
     ) -> TrainingText:
-        wanted = "target" in pair.recipe.distill.source.stored
+        wanted = "target" in pair.recipe.distill.stored
         answers = target_text(pair, sets, world, self.console, wanted=wanted)
         settle(answers.responses)
         probe = HeldOutLoss(answers.held_out, vocab_size=pair.vocab_size)
@@ -218,7 +218,7 @@ def try_out(pair: ModelPair, sets: PromptSets) -> EndpointTrial:
     )
     seconds = sum(trial.seconds for trial in trials) / len(answers)
     wanted = len(probe_prompts(recipe, sets.held_out)) + (
-        len(sets.training) if recipe.distill.source.target else 0
+        len(sets.training) if "target" in recipe.distill.origins else 0
     )
     warnings = []
     # At temperatures near 1, equal answers to every prompt are unlikely.

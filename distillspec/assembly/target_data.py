@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,10 +25,8 @@ from distillspec.divergence.top_tokens import TopTokens, top_tokens
 from distillspec.models.loading.digest import model_digest
 from distillspec.models.sampling.generate import generate
 from distillspec.models.vocabulary.tokenizer_pair import vocabulary_digest
-from distillspec.recipe.distill import (
-    CachedTargetConfig,
-    SourceShares,
-)
+from distillspec.recipe.distill import CachedTargetConfig
+from distillspec.recipe.text_source import Origin
 from distillspec.runtime.processes import writing_store
 from distillspec.runtime.terminal import Terminal
 from distillspec.runtime.world import World
@@ -184,11 +182,13 @@ def top_k_store(
     and a token id is its index in that part. Training compares the draft with nothing else.
     """
     plan, scored = pair.recipe.distill, pair.vocabulary.scored
+    cached = [phase.source.stored for phase in plan.phases if phase.cached_logits is not None]
+    origins = {origin for stored in cached for origin in stored}
     texts = [
         # `first` is the first predicted token: the row's second, or the response's first.
         TopKText((*prompt.tokens, *response), 1 if plan.on_prompts else len(prompt.tokens))
         for prompt in training
-        for response in known_responses(prompt, plan.source, target_responses)
+        for response in known_responses(prompt, origins, target_responses)
     ]
     return TopKStore(
         _store_folder(pair, signal.store),
@@ -207,14 +207,14 @@ def top_k_store(
 
 
 def known_responses(
-    prompt: Prompt, source: SourceShares, target_responses: dict[str, Tokens] | None
+    prompt: Prompt, stored: Container[Origin], target_responses: dict[str, Tokens] | None
 ) -> list[Tokens]:
-    """The responses to a prompt that training may use."""
+    """The responses to a prompt that are known before training, of the origins in `stored`."""
     responses = []
-    if source.fixed:
+    if "fixed" in stored:
         assert prompt.response is not None, "the prompts have been checked"
         responses.append(prompt.response)
-    if source.target:
+    if "target" in stored:
         assert target_responses is not None
         responses.append(target_responses[prompt.key])
     return responses

@@ -44,7 +44,7 @@ def pair_prompts(pair: ModelPair) -> PromptSets:
         start=pair.start_token,
         variables=pair.recipe.template_variables,
         stops=pair.stops,
-        answers_wanted=pair.recipe.distill.source.fixed > 0.0,
+        answers_wanted="fixed" in pair.recipe.distill.origins,
     )
     sets = sets._replace(notes=[*pair.stops.notes, *sets.notes])
     if pair.recipe.distill.on_prompts and sets.template_hash is not None:
@@ -53,7 +53,8 @@ def pair_prompts(pair: ModelPair) -> PromptSets:
             where="distill.on_prompts=true",
             fix="set distill.on_prompts=false: then the loss is over the responses",
         )
-    check_fixed(sets.training, pair.recipe.distill.source)
+    for phase in pair.recipe.distill.phases:
+        check_fixed(sets.training, phase.source)
     # The models would fail on an unknown token in the middle of training.
     pair.check_tokens(
         (prompt.key, (*prompt.tokens, *(prompt.response or ())))

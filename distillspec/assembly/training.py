@@ -19,12 +19,9 @@ from distillspec.models.loading.load import load_model
 from distillspec.models.runners.eager import vocabulary_size
 from distillspec.models.surgery.frozen_target import FrozenTarget
 from distillspec.recipe.capacity import check_visits
-from distillspec.recipe.distill import (
-    DistillConfig,
-    OnlineTargetConfig,
-    SourceShares,
-)
+from distillspec.recipe.distill import DistillConfig, OnlineTargetConfig
 from distillspec.recipe.schema import Recipe
+from distillspec.recipe.text_source import SourceShares
 from distillspec.training.cached_target import CachedTopKTarget
 from distillspec.training.callback import ProbeMeasure
 from distillspec.training.fit import FitInputs, FitOutcome, fit
@@ -71,7 +68,7 @@ def training_text(
             training,
             lambda prompt: [
                 (*prompt.tokens, *response)
-                for response in known_responses(prompt, plan.source, responses)
+                for response in known_responses(prompt, plan.stored, responses)
             ],
             pair.vocabulary.map,
             limit,
@@ -141,7 +138,7 @@ def training_rows(
     """The rows of the training; errors as in `bucket_steps`."""
     return PromptRows(
         training,
-        recipe.distill.source,
+        [phase.source for phase in recipe.distill.phases],
         batch_size=recipe.distill.batch_size,
         seed=recipe.seed,
         target_responses=target_responses,
@@ -201,7 +198,7 @@ def control_recipe(recipe: Recipe, minutes: float) -> Recipe:
         recipe: Of the distilled draft.
         minutes: As long as the distillation took.
     """
-    stored = recipe.distill.source.stored
+    stored = recipe.distill.stored
     total = sum(stored.values())
     scaled = {origin: share / total for origin, share in stored.items()}
     shares = SourceShares.model_validate(scaled or {"fixed": 1.0})
@@ -210,6 +207,7 @@ def control_recipe(recipe: Recipe, minutes: float) -> Recipe:
             "divergence": "nll",
             "mix": None,
             "select": None,
+            "schedule": (),
             "target_logits": OnlineTargetConfig(kind="online"),
             "source": shares,
             # Only the minutes end the training.

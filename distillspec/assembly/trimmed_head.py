@@ -67,11 +67,11 @@ def foreseen_head(pair: ModelPair, training: Sequence[Prompt]) -> ForeseenHead |
     Returns:
         None if the recipe trims no head.
     """
-    plan, source = pair.recipe.pair.draft_head, pair.recipe.distill.source
+    plan, stored = pair.recipe.pair.draft_head, pair.recipe.distill.stored
     if plan is None:
         return None
     # The text that training will read. If it is unknown, the text most similar to it.
-    texts = target_store(pair, training).known() if "target" in source.stored else {}
+    texts = target_store(pair, training).known() if "target" in stored else {}
     counted_in = f"{len(texts)} of the target's stored responses"
     if not texts:
         texts = {p.key: p.response for p in training if p.response is not None}

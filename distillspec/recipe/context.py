@@ -72,9 +72,9 @@ def check_rows_fit(recipe: Recipe, contexts: Iterable[ContextLength], source: st
 
     source: the recipe's file, for the error's place.
     """
-    data, shares = recipe.data, recipe.distill.source
+    data, origins = recipe.data, recipe.distill.origins
     needed = data.max_prompt_tokens + data.max_response_tokens
-    drafted = recipe.distill.speculative.gamma if shares.speculative else 0
+    drafted = recipe.distill.speculative.gamma if "speculative" in origins else 0
     shortest = min(contexts, default=ContextLength(UNLIMITED))
     whole, reason = shortest.positions, f": {shortest.reason}" if shortest.reason else ""
     holds, drafts = whole - drafted, f" next to {drafted} drafted tokens" if drafted else ""

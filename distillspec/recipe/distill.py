@@ -2,91 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from collections.abc import Iterable, Iterator, Set
+from functools import partial
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distillspec.recipe.distill_rules import DISTILL, SOURCE
+from distillspec.recipe.distill_rules import DISTILL
+from distillspec.recipe.loss import UNITS, LossUnit, MixConfig, SelectConfig, Term
 from distillspec.recipe.rule import RefusedError
-from distillspec.recipe.section import Block, Count, Minutes, Rows, Section, Share, Tokens
+from distillspec.recipe.section import Block, Count, Minutes, Part, Rows, Section, Tokens
 from distillspec.recipe.temperature import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
-
-Origin = Literal["fixed", "target", "draft", "speculative", "replay"]
-
-
-class SourceShares(Section):
-    """Where responses come from; the shares add up to 1."""
-
-    rules = SOURCE
-
-    fixed: Share = Field(0.0, description="the data set's own responses")
-    target: Share = Field(
-        0.0, description="sampled from the target once, stored; with per: token, now"
-    )
-    draft: Share = Field(0.0, description="sampled now from the draft's current weights")
-    speculative: Share = Field(
-        0.0,
-        description="sampled from the target now, by speculative decoding with the draft's "
-        "current weights; set it up in distill.speculative",
-    )
-    replay: Share = Field(
-        0.0, description="draft or speculative responses of earlier steps: see distill.replay"
-    )
-    per: Literal["sequence", "batch", "token"] = Field(
-        "sequence",
-        description="what the shares divide: the sequences of each batch, entire batches, or "
-        "the tokens of each sequence, which draft and target then write by turns",
-    )
-
-    @property
-    def of(self) -> dict[Origin, float]:
-        """The shares that are not 0."""
-        shares = {origin: float(getattr(self, origin)) for origin in get_args(Origin)}
-        return {origin: share for origin, share in shares.items() if share > 0.0}
-
-    @property
-    def stored(self) -> dict[Origin, float]:
-        """The shares of text that is there before training."""
-        origins: tuple[Origin, ...] = ("fixed",) if self.per == "token" else ("fixed", "target")
-        return {origin: share for origin, share in self.of.items() if origin in origins}
-
-    @property
-    def is_drafts(self) -> bool:
-        """Whether the draft as it is now has drawn every token."""
-        return set(self.of) == {"draft"}
-
-    @model_validator(mode="after")
-    def _add_up(self) -> Self:
-        total = sum(self.of.values())
-        if abs(total - 1.0) > 1e-6:
-            raise RefusedError(
-                f"the shares {' + '.join(get_args(Origin))} must add up to 1, not {total:g}",
-                keys=[],
-                fix="change the shares, such as {draft: 0.5, target: 0.5}",
-            )
-        return self
-
-
-class ReplayConfig(Section):
-    """A ring of the latest responses that were written during training."""
-
-    sequences: Rows = Field(256, description="responses kept for replay, over all processes")
-    max_age: Count = Field(
-        20,
-        description="largest age of a replayed response, optimizer steps; new ones are written "
-        "where all are older",
-    )
-
-
-class SpeculativeConfig(Section):
-    """Training text by speculative decoding: it follows the target's distribution."""
-
-    gamma: Annotated[int, Field(ge=1, le=16)] = Field(4, description="tokens drafted a round")
-    rejected: bool = Field(
-        False,
-        description="learn at every drafted position, also after a rejected token, weighed by the "
-        "probability that a round reaches it; this estimates the loss on the text with less noise",
-    )
+from distillspec.recipe.text_source import Origin, ReplayConfig, SourceShares, SpeculativeConfig
 
 
 class ProbeConfig(Section):
@@ -94,78 +21,6 @@ class ProbeConfig(Section):
     prompts: Rows = Field(16, description="held-out prompts probed")
     gamma: Block = Field(4, description="block size of the decoded tau, tokens")
     max_new_tokens: Tokens = Field(48, description="tokens decoded per prompt")
-
-
-Term = Literal[
-    "forward_kl",
-    "reverse_kl",
-    "jsd",
-    "tvd",
-    "lk_alpha",
-    "lk_lambda",
-    "tvd_plus",
-    "block_efficiency",
-    "nll",
-]
-
-
-LossUnit = Literal["nats", "tokens", ""]
-_UNITS: dict[Term, LossUnit] = {
-    "forward_kl": "nats",
-    "reverse_kl": "nats",
-    "jsd": "nats",
-    "tvd": "",
-    "lk_alpha": "nats",
-    "lk_lambda": "",  # nats and a distance, mixed by alpha
-    "tvd_plus": "",  # nats times an advantage without unit, whose mean over a step is 0
-    "block_efficiency": "tokens",
-    "nll": "nats",
-}
-
-_Weight = Annotated[float, Field(gt=0.0, le=1e6)]
-
-
-class MixConfig(Section):
-    """Weight of each loss in their sum; one that is not given is left out."""
-
-    forward_kl: _Weight | None = None
-    reverse_kl: _Weight | None = None
-    jsd: _Weight | None = None
-    tvd: _Weight | None = None
-    lk_alpha: _Weight | None = None
-    lk_lambda: _Weight | None = None
-    tvd_plus: _Weight | None = None
-    block_efficiency: _Weight | None = None
-    nll: _Weight | None = None
-
-    @property
-    def terms(self) -> dict[Term, float]:
-        """The losses that are given."""
-        named = ((name, getattr(self, name)) for name in get_args(Term))
-        return {name: weight for name, weight in named if weight is not None}
-
-    @model_validator(mode="after")
-    def _mixes_something(self) -> Self:
-        if not self.terms:
-            raise RefusedError(
-                "distill.mix names no loss",
-                keys=["forward_kl"],
-                fix="give at least one weight: {forward_kl: 0.5, tvd: 0.5}",
-            )
-        return self
-
-
-class SelectConfig(Section):
-    """AdaSPEC: learn from the tokens that the draft can still learn most from (2510.19779)."""
-
-    keep: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.4,
-        description="share of a step's tokens: those with the largest KL(p || draft) - "
-        "KL(p || reference)",
-    )
-    reference: str = Field(
-        description="folder of a draft that was distilled by forward_kl from the same start"
-    )
 
 
 class OnlineTargetConfig(Section):
@@ -200,6 +55,36 @@ class CachedTargetConfig(Section):
 TargetLogits = Annotated[OnlineTargetConfig | CachedTargetConfig, Field(discriminator="kind")]
 
 
+class PhaseConfig(Section):
+    """A part of the training; what it does not set is as in `distill`."""
+
+    share: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        description="share of the run: of its steps, or of its minutes if they end it"
+    )
+    divergence: Term | Literal["mix"] | None = Field(None, description="see distill.divergence")
+    mix: MixConfig | None = Field(None, description="see distill.mix")
+    source: SourceShares | None = Field(None, description="see distill.source")
+    target_logits: TargetLogits | None = Field(None, description="see distill.target_logits")
+    patience: Count | None = Field(
+        None,
+        description="end the phase before its share, after this many probes without a better "
+        "draft; the next phases then begin earlier, and the last one is longer",
+    )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the phase sets, by key of `distill`."""
+        named = {name: getattr(self, name) for name in _OF_PHASE}
+        given = {name: value for name, value in named.items() if value is not None}
+        # The weights of a mixture belong to `mix` alone.
+        if self.divergence is not None:
+            given.setdefault("mix", None)
+        return given
+
+
+_OF_PHASE = ("divergence", "mix", "source", "target_logits")
+
+
 class DistillConfig(Section):
     rules = DISTILL
 
@@ -230,6 +115,11 @@ class DistillConfig(Section):
         default_factory=lambda: SourceShares(draft=0.5, target=0.5, per="batch"),
         description="where responses come from. Default: {draft: 0.5, target: 0.5, per: batch}, "
         "the best measured, or where that cannot be target, draft or fixed text alone",
+    )
+    schedule: tuple[PhaseConfig, ...] = Field(
+        (),
+        description="parts of the training, one after the other, each with an objective, a source "
+        "and target logits of its own; their shares add up to 1. Default: one part",
     )
     replay: ReplayConfig = Field(default_factory=ReplayConfig)
     speculative: SpeculativeConfig = Field(default_factory=SpeculativeConfig)
@@ -285,6 +175,36 @@ class DistillConfig(Section):
     probe: ProbeConfig = Field(default_factory=ProbeConfig)
 
     @property
+    def phases(self) -> tuple[DistillConfig, ...]:
+        """The settings of each part of the schedule; these settings where there is no schedule."""
+        if not self.schedule:
+            return (self,)
+        return tuple(
+            self.model_copy(update={**phase.settings, "schedule": ()}) for phase in self.schedule
+        )
+
+    @property
+    def phase_shares(self) -> tuple[float, ...]:
+        """The share of the run of each of the `phases`."""
+        return tuple(phase.share for phase in self.schedule) or (1.0,)
+
+    def parts(self) -> Iterator[Part]:
+        for number, (given, phase) in enumerate(zip(self.schedule, self.phases, strict=False)):
+            yield Part(phase, partial(_key_in_phase, number, given.settings.keys()))
+        if not self.schedule:
+            yield from super().parts()
+
+    @property
+    def origins(self) -> dict[Origin, float]:
+        """The share of each origin in the text of the entire run."""
+        return _weighted(self.phase_shares, [phase.source.of for phase in self.phases])
+
+    @property
+    def stored(self) -> dict[Origin, float]:
+        """The shares of text that is there before training, in the text of the entire run."""
+        return _weighted(self.phase_shares, [phase.source.stored for phase in self.phases])
+
+    @property
     def terms(self) -> dict[Term, float]:
         """Weight of each loss."""
         return {self.divergence: 1.0} if self.divergence != "mix" else self._mixed().terms
@@ -296,6 +216,10 @@ class DistillConfig(Section):
     @property
     def loss_in_words(self) -> str:
         """What is minimised, such as `0.7 forward kl + 0.3 nll`."""
+        return ", then ".join(phase._loss_in_words for phase in self.phases)
+
+    @property
+    def _loss_in_words(self) -> str:
         details = {
             "jsd": f"[{self.jsd_weight:g}]",
             "lk_lambda": f"[{self.lk_eta:g}]",
@@ -313,18 +237,19 @@ class DistillConfig(Section):
     @property
     def loss_unit(self) -> LossUnit:
         """Of the loss at a token; empty where it is dimensionless, or a sum of several units."""
-        units = {_UNITS[name] for name in self.terms}
+        units = {UNITS[name] for name in self.terms}
         return units.pop() if len(units) == 1 else ""
 
     @property
     def cached_logits(self) -> CachedTargetConfig | None:
-        """How the target's distributions are kept, where they are."""
-        return self.target_logits if isinstance(self.target_logits, CachedTargetConfig) else None
+        """How the target's distributions are kept, where any part of the training reads them."""
+        kept = (phase.target_logits for phase in self.phases)
+        return next((logits for logits in kept if isinstance(logits, CachedTargetConfig)), None)
 
     @property
     def cached_logits_caveat(self) -> str | None:
         """A warning about cached logits under this loss; None where there is none."""
-        if self.cached_logits is None or "reverse_kl" not in self.terms:
+        if not any(phase.cached_logits and "reverse_kl" in phase.terms for phase in self.phases):
             return None
         return (
             "reverse_kl hangs on how the target spreads the mass of the rest, which is not kept: "
@@ -335,6 +260,10 @@ class DistillConfig(Section):
     @property
     def needs_target(self) -> bool:
         """Whether training needs the target: for its loss, or to write text during training."""
+        return any(phase._needs_target for phase in self.phases)
+
+    @property
+    def _needs_target(self) -> bool:
         source = self.source
         writes = source.speculative > 0 or (source.per == "token" and source.target > 0)
         # The cache has the target's distributions over stored text, and no others.
@@ -344,9 +273,43 @@ class DistillConfig(Section):
     @property
     def reads_target(self) -> bool:
         """Whether any loss, or the selection, reads the target's distribution."""
-        return set(self.terms) != {"nll"} or self.select is not None
+        return any(set(phase.terms) != {"nll"} or phase.select for phase in self.phases)
 
     @property
     def reads_whole_steps(self) -> bool:
         """Whether a token's weight depends on all tokens of its step: then two passes are made."""
         return "tvd_plus" in self.terms or self.select is not None
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        total = sum(self.phase_shares)
+        if abs(total - 1.0) > 1e-6:
+            raise RefusedError(
+                f"the shares of distill.schedule must add up to 1, not {total:g}",
+                keys=["schedule"],
+                fix="change the shares, such as 0.6 and 0.4",
+            )
+        kept = [phase.cached_logits for phase in self.phases if phase.cached_logits]
+        if any(logits != kept[0] for logits in kept):
+            raise RefusedError(
+                "the parts of distill.schedule cache the target's logits in different ways",
+                keys=["schedule"],
+                fix="give all of them the same k, dtype and store",
+                why="all parts read one cache",
+            )
+        return self
+
+
+def _key_in_phase(number: int, given: Set[str], key: str) -> str:
+    return f"schedule.{number}.{key}" if key.partition(".")[0] in given else key
+
+
+def _weighted(
+    weights: Iterable[float], shares: Iterable[dict[Origin, float]]
+) -> dict[Origin, float]:
+    """The sum of shares, each times its weight."""
+    total: dict[Origin, float] = {}
+    for weight, of in zip(weights, shares, strict=True):
+        for origin, share in of.items():
+            total[origin] = total.get(origin, 0.0) + weight * share
+    return total

@@ -14,7 +14,7 @@ from distillspec.recipe import builtin
 from distillspec.recipe.capacity import check_memory, check_threads, llama_parameters, trained_bytes
 from distillspec.recipe.context import check_rows_fit, context_of
 from distillspec.recipe.data import CodeSource, HubSource, JsonlSource, PythonSource
-from distillspec.recipe.distill import CachedTargetConfig, DistillConfig, Origin, SourceShares
+from distillspec.recipe.distill import CachedTargetConfig, DistillConfig
 from distillspec.recipe.endpoint import check_can_ask
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.model_line import hub_or_missing, local_config, model_line, tokenizer_line
@@ -24,6 +24,7 @@ from distillspec.recipe.prompt_plan import AdversarialSource, PromptSource, Pyth
 from distillspec.recipe.schema import HardwareConfig, PairConfig, Recipe
 from distillspec.recipe.start import LlamaShape, PrunedDraftConfig
 from distillspec.recipe.suite import Suite
+from distillspec.recipe.text_source import Origin, SourceShares
 from distillspec.runtime.plain_files import check_regular
 
 _REPOSITORY = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
@@ -106,8 +107,8 @@ def _text_lines(recipe: Recipe, source: str) -> list[PlanLine]:
         text = _prompts(data.held_out, f"{source}: data.held_out")
     else:
         text = f"{data.held_out_percent:g} % of the source, by a hash of each key"
-    lines += [PlanLine("held out", text), PlanLine("responses", _responses(distill.source))]
-    if "target" in distill.source.stored or recipe.pair.endpoint is not None:
+    lines += [PlanLine("held out", text), PlanLine("responses", _responses(distill))]
+    if "target" in distill.stored or recipe.pair.endpoint is not None:
         store = Path(data.store)
         check_writable(store, f"{source}: data.store")
         bound = "" if data.max_prompts else "; data.max_prompts would bound them"
@@ -285,7 +286,11 @@ def _code(source: CodeSource, where: str) -> str:
     return f"{language} code of {', '.join(names)} ({', '.join(source.include)})"
 
 
-def _responses(shares: SourceShares) -> str:
+def _responses(distill: DistillConfig) -> str:
+    return "; then ".join(_shares(phase.source) for phase in distill.phases)
+
+
+def _shares(shares: SourceShares) -> str:
     words: dict[Origin, str] = {
         "fixed": "the data's own",
         "target": "sampled from the target once",

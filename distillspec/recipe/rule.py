@@ -45,8 +45,15 @@ class RefusedError(ValueError):
         self.what, self.keys, self.fix, self.why = what, tuple(keys), fix, why
 
 
-def check_rules(section: object, rules: Iterable[Rule]) -> None:
+def check_rules(
+    section: object, rules: Iterable[Rule], key_in_file: Callable[[str], str] = str
+) -> None:
     """Refuse a section that breaks a rule.
+
+    Args:
+        section: The settings.
+        rules: Checked in this order.
+        key_in_file: The key under which the user sets a key of the section.
 
     Raises:
         RefusedError: Of the first rule that is broken.
@@ -54,4 +61,5 @@ def check_rules(section: object, rules: Iterable[Rule]) -> None:
     for rule in rules:
         if rule.is_broken(section):
             values = "" if rule.values is None else f" ({rule.values(section)})"
-            raise RefusedError(rule.what + values, keys=rule.keys, fix=rule.fix, why=rule.why)
+            keys = map(key_in_file, rule.keys)
+            raise RefusedError(rule.what + values, keys=keys, fix=rule.fix, why=rule.why)

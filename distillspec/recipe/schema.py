@@ -5,6 +5,8 @@ Imports no torch: validation and `--help` are instant.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
@@ -22,6 +24,7 @@ from distillspec.recipe.section import (
     Decay,
     FolderName,
     LearningRate,
+    Part,
     SchemaVersion,
     Section,
     Share,
@@ -195,9 +198,21 @@ class Recipe(Section):
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     export: ExportConfig = Field(default_factory=ExportConfig)
 
+    def parts(self) -> Iterator[Part]:
+        for part in self.distill.parts():
+            yield Part(
+                self.model_copy(update={"distill": part.settings}),
+                partial(_key_in_recipe, part.key_in_file),
+            )
+
     @property
     def template_variables(self) -> dict[str, JsonValue]:
         """What the chat template reads besides the messages; an endpoint's own come last."""
         endpoint = self.pair.endpoint
         of_server = {} if endpoint is None else endpoint.template_variables
         return {**self.data.template_variables, **of_server}
+
+
+def _key_in_recipe(key_in_distill: Callable[[str], str], key: str) -> str:
+    section, _, rest = key.partition(".")
+    return f"distill.{key_in_distill(rest)}" if section == "distill" and rest else key

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final, Literal, Self
+from collections.abc import Callable, Iterator
+from typing import Annotated, ClassVar, Final, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -30,13 +31,30 @@ SchemaVersion = Annotated[
 FolderName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,99})?$")]
 
 
+class Part(NamedTuple):
+    """Settings that hold at one time.
+
+    Attributes:
+        settings: A section.
+        key_in_file: The key under which the user sets one of its keys.
+    """
+
+    settings: Section
+    key_in_file: Callable[[str], str]
+
+
 class Section(BaseModel):
     """A part of a recipe: unknown keys are errors, values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
     rules: ClassVar[tuple[Rule, ...]] = ()  # about its settings, checked in this order
 
+    def parts(self) -> Iterator[Part]:
+        """The settings that the rules are about: these, or one set for each part of a training."""
+        yield Part(self, lambda key: key)
+
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
-        check_rules(self, self.rules)
+        for part in self.parts():
+            check_rules(part.settings, self.rules, part.key_in_file)
         return self

@@ -233,7 +233,23 @@ class TrainingCallback(Callback):
         if result.beats(position):
             result.keep(position)
             self._save_best(trainer)
+            position.probes_without_gain = 0
+        else:
+            position.probes_without_gain += 1
+            self._end_phase_without_gain()
         return {**result.metrics(), "probe/seconds": clock.seconds["probe"] - before}
+
+    def _end_phase_without_gain(self) -> None:
+        position, schedule = self._step.position, self._plan.schedule
+        if position.phase + 1 >= len(schedule):
+            return
+        patience = schedule[position.phase].patience
+        if patience is not None and position.probes_without_gain >= patience:
+            self._step.next_phase()
+            self._reporter.note(
+                f"step {position.step}: {patience} probes without a better draft; next: "
+                f"{self._step.plan.loss_in_words}"
+            )
 
     def _save_best(self, trainer: Trainer) -> None:
         position = self._step.position
@@ -249,7 +265,7 @@ class TrainingCallback(Callback):
                 step=position.step,
                 max_steps=plan.max_steps,
                 loss=self._step.result.mean_loss(),
-                loss_unit=plan.loss_unit,
+                loss_unit=self._step.result.loss_unit,
                 alpha=metrics["train/alpha"] if bound is None else bound,
                 tokens_per_second=metrics["train/tokens_per_second"],
                 done=share_done(position.step, position.training_seconds, plan),

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import nn
 
+from distillspec.corpus.batches.data_module import PromptRows
 from distillspec.models.surgery.frozen_target import FrozenTarget
 from distillspec.models.surgery.trainable import (
     check_trains_as_it_decodes,
@@ -117,7 +117,7 @@ class FitInputs:
     draft: nn.Module
     target: FrozenTarget | None
     tokenizer: PreTrainedTokenizerBase
-    data_module: LightningDataModule
+    data_module: PromptRows
     probe: ProbeMeasure | None
     eos_token_ids: frozenset[int] | None = None
     vocab_size: int | None = None
@@ -217,6 +217,7 @@ def _make_step(
     position = Position()
     if resume:
         position = _saved_position(inputs, rollout, folder, processes.world)
+    inputs.data_module.follow(position)
     # 3. The average starts at the weights that the draft has now; a resumed run replaces it.
     average = None
     if recipe.optimizer.ema is not None:
@@ -224,9 +225,16 @@ def _make_step(
         average = ExponentialMovingAverage(draft, recipe.optimizer.ema)
     return Step(
         recipe,
-        Objective(
-            recipe.distill, inputs.target, inputs.reference, inputs.cached, inputs.vocab_size
-        ),
+        [
+            Objective(
+                phase,
+                inputs.target,
+                inputs.reference,
+                inputs.cached if phase.cached_logits is not None else None,
+                inputs.vocab_size,
+            )
+            for phase in recipe.distill.phases
+        ],
         rollout,
         InferenceCopy(
             draft,

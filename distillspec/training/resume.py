@@ -52,6 +52,8 @@ class Position:
         best_step: Step of the best draft; None before the first.
         best_alpha: Of the best step; NaN if the probe does not measure it.
         best_nats: Held-out loss of the best step; None if the probe does not measure it.
+        phase: Phase of the schedule that the next step belongs to, from 0.
+        probes_without_gain: Probes of this phase since the last one with a better draft.
     """
 
     step: int = 0
@@ -61,6 +63,8 @@ class Position:
     best_step: int | None = None
     best_alpha: float = math.nan
     best_nats: float | None = None
+    phase: int = 0
+    probes_without_gain: int = 0
 
 
 class _Best(NamedTuple):

@@ -67,7 +67,7 @@ class Rollout:
         """Prepare the rollout of a run.
 
         Args:
-            distill: Sources of responses, replay and packing.
+            distill: Sources of responses, replay and packing; `Step` puts those of a phase here.
             target: None if only the draft writes.
             max_new_tokens: Longest response.
             eos_token_ids: End a response.
@@ -86,7 +86,10 @@ class Rollout:
         self.ring = ReplayBuffer(
             math.ceil(distill.replay.sequences / processes), distill.replay.max_age
         )
-        self._keeps_states = distill.reads_target and not distill.on_prompts
+
+    @property
+    def _keeps_states(self) -> bool:
+        return self.distill.reads_target and not self.distill.on_prompts
 
     @property
     def writes(self) -> bool:
@@ -100,7 +103,7 @@ class Rollout:
             DistillSpecError: Speculative sampling or packing needs tree attention, and a model
                 does not support it.
         """
-        if self.distill.source.speculative or self.distill.packing:
+        if "speculative" in self.distill.origins or self.distill.packing:
             check_takes_a_tree(bare_model(draft))
             if self.target is not None:
                 check_takes_a_tree(self.target.model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from distillspec.corpus.batches.data_module import TrainingRow
 from distillspec.errors import DistillSpecError
 from distillspec.models.surgery.trainable import train_mode
+from distillspec.recipe.distill import DistillConfig
+from distillspec.recipe.loss import LossUnit
 from distillspec.recipe.schema import Recipe
 from distillspec.runtime.interrupts import StopRequest
 from distillspec.runtime.seeds import derive_seed
@@ -54,7 +57,7 @@ class StepResult(NamedTuple):
         gradient_norm: Before clipping.
         seconds: By training phase, on this process.
         alpha_is_bound: Whether the true alpha is at most this value (cached top-k logits).
-        loss_is_in_nats: False for dimensionless losses.
+        loss_unit: Of the loss.
     """
 
     loss: float
@@ -65,7 +68,7 @@ class StepResult(NamedTuple):
     gradient_norm: float
     seconds: dict[str, float]
     alpha_is_bound: bool = False
-    loss_is_in_nats: bool = True
+    loss_unit: LossUnit = "nats"
 
     def mean_loss(self) -> float:
         """Loss per token, or per sequence."""
@@ -73,7 +76,7 @@ class StepResult(NamedTuple):
 
     def metrics(self) -> dict[str, float]:
         """The row of metrics.csv: loss per token (or sequence), tokens per second."""
-        loss = "train/divergence_nats" if self.loss_is_in_nats else "train/divergence"
+        loss = "train/divergence_nats" if self.loss_unit == "nats" else "train/divergence"
         busy = sum(self.seconds.values())
         alpha = "train/alpha_at_most" if self.alpha_is_bound else "train/alpha"
         return {
@@ -103,7 +106,7 @@ class Step:
     def __init__(
         self,
         recipe: Recipe,
-        objective: Objective,
+        objectives: Sequence[Objective],
         rollout: Rollout,
         inference_copy: InferenceCopy,
         *,
@@ -116,7 +119,7 @@ class Step:
 
         Args:
             recipe: How to train.
-            objective: The losses, and the target's forward.
+            objectives: The losses, and the target's forward, of each phase of the schedule.
             rollout: Writes responses.
             inference_copy: The draft that the rollout decodes with.
             processes: Device, precision and batch sizes.
@@ -125,8 +128,9 @@ class Step:
             stop: Read once a step. All processes stop after the same step.
         """
         self.recipe = recipe
-        self.objective = objective
         self.rollout = rollout
+        self._objectives = objectives
+        self._ends = list(accumulate(recipe.distill.phase_shares))
         self.inference_copy = inference_copy
         self.clock = StageClock(torch.device(processes.accelerator))
         self.clock.seconds.update(position.seconds)
@@ -137,6 +141,24 @@ class Step:
         self.stop = stop or StopRequest()
         self.rate = 0.0
         self.stops = False
+        self.rollout.distill = self.plan
+
+    @property
+    def objective(self) -> Objective:
+        """The losses of the current phase."""
+        return self._objectives[self.position.phase]
+
+    @property
+    def plan(self) -> DistillConfig:
+        """The settings of the current phase."""
+        return self.objective.distill
+
+    def next_phase(self) -> None:
+        """Begin the next phase of the schedule, if there is one."""
+        position = self.position
+        position.phase = min(position.phase + 1, len(self._objectives) - 1)
+        position.probes_without_gain = 0
+        self.rollout.distill = self.plan
 
     def run(self, trainer: Trainer, draft: nn.Module, rows: Sequence[TrainingRow]) -> None:
         """Train on `rows`, this process's share of the step. Every process must call it.
@@ -173,17 +195,21 @@ class Step:
             {name: self.clock.seconds[name] - before[name] for name in TRAINING_PHASES},
             alpha_is_bound=self.objective.cached is not None
             and all(micro.is_stored for micro in batches),
-            loss_is_in_nats=self.recipe.distill.loss_unit == "nats",
+            loss_unit=self.plan.loss_unit,
         )
         self.position.step += 1
         self.position.training_seconds = seconds
         self.position.response_tokens += int(tokens)
+        # 6. The phase of the next step.
+        done = share_done(self.position.step, seconds, self.recipe.distill)
+        while done < 1.0 and done >= self._ends[self.position.phase]:
+            self.next_phase()
 
     def _first_pass(
         self, trainer: Trainer, draft: nn.Module, batches: Sequence[MicroBatch]
     ) -> list[_FirstPass] | list[None]:
         """Statistics of the entire step, of all processes; None for objectives without them."""
-        if not self.recipe.distill.reads_whole_steps:
+        if not self.plan.reads_whole_steps:
             return [None] * len(batches)
         outputs, observed = [], []
         for micro in batches:
@@ -193,7 +219,7 @@ class Step:
                 observed.append(self.objective.observe(draft, micro.batch, outputs[-1]))
         step = _gathered(trainer, observed)
         return [
-            _FirstPass(target, statistics.weights(step, self.recipe.distill))
+            _FirstPass(target, statistics.weights(step, self.plan))
             for target, statistics in zip(outputs, observed, strict=True)
         ]
 

@@ -155,7 +155,7 @@ class VariantTraining:
         pair = dataclasses.replace(self.pair, recipe=shared)
         world, training = join(), self.prompts.training
         responses, seconds = None, 0.0
-        if "target" in recipe.distill.source.stored:
+        if "target" in recipe.distill.stored:
             stored = target_responses(pair, training, world)
             responses, seconds = stored.by_key, stored.seconds
         cached = cached_target(with_head(pair, training, responses), training, responses, world)

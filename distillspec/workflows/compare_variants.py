@@ -107,7 +107,7 @@ def check_shared(base: Recipe, recipe: Recipe, variant: str) -> None:
 
 def source_in_words(recipe: Recipe) -> str:
     """The shares of the training text, such as "50% fixed, 50% draft"."""
-    return ", ".join(f"{share:.0%} {origin}" for origin, share in recipe.distill.source.of.items())
+    return ", ".join(f"{share:.0%} {origin}" for origin, share in recipe.distill.origins.items())
 
 
 def _placed(value: Any, drafts: dict[str, Path]) -> Any:

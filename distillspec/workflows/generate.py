@@ -36,7 +36,7 @@ def generate(recipe: Recipe) -> int:
         console.print(line, highlight=False, soft_wrap=True)
     distill = recipe.distill
     # Stored text changes no training unless the recipe asks for it.
-    if "target" not in distill.source.stored and distill.cached_logits is None:
+    if "target" not in distill.stored and distill.cached_logits is None:
         console.print("next: set shares under distill.source, then: " + command("run", "RECIPE"))
     else:
         console.print("next: " + command("run", "RECIPE"))

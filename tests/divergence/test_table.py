@@ -17,7 +17,7 @@ from distillspec.divergence.table import (
     mixture,
 )
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.distill import Term
+from distillspec.recipe.loss import Term
 
 MIXED = {"forward_kl": 0.25, "tvd": 2.0, "lk_alpha": 0.5}
 EVERY = [

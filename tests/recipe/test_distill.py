@@ -6,24 +6,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from distillspec.recipe.distill import (
-    CachedTargetConfig,
-    DistillConfig,
-    MixConfig,
-    SourceShares,
-    Term,
-)
-
-
-@pytest.mark.parametrize("shares", [{"fixed": 0.5}, {"fixed": 0.6, "draft": 0.6}, {}])
-def test_shares_must_add_up_to_one(shares: dict[str, float]) -> None:
-    with pytest.raises(ValidationError, match="add up to 1"):
-        SourceShares.model_validate(shares)
-
-
-def test_shares_may_be_any_mixture() -> None:
-    assert SourceShares(fixed=0.1, target=0.2, draft=0.7).target == 0.2
-
+from distillspec.recipe.distill import CachedTargetConfig, DistillConfig
+from distillspec.recipe.loss import Term
 
 DRAWN = {"divergence": "block_efficiency", "block_form": "drawn", "source": {"target": 1.0}}
 REJECTED = {"source": {"speculative": 1.0}, "speculative": {"rejected": True}}
@@ -95,10 +79,6 @@ def test_an_objective_is_told_in_words() -> None:
     assert selected.loss_in_words == "jsd[0.5] of the 40% most learnable tokens"
 
 
-def test_every_loss_can_be_mixed() -> None:
-    assert list(MixConfig.model_fields) == list(get_args(Term))
-
-
 def test_what_reads_no_target_needs_none() -> None:
     def plan(**values: Any) -> DistillConfig:
         return DistillConfig.model_validate({"source": {"fixed": 1.0}, **values})
@@ -128,14 +108,6 @@ def test_what_reads_no_target_needs_none() -> None:
 )
 def test_a_source_that_cannot_be_is_refused(plan: dict[str, Any], words: str) -> None:
     assert re.search(words, refused(plan))
-
-
-def test_shares_know_what_is_stored_and_what_is_still_to_be_written() -> None:
-    shares = SourceShares(fixed=0.25, target=0.25, draft=0.5)
-    assert shares.of == {"fixed": 0.25, "target": 0.25, "draft": 0.5}
-    assert shares.stored == {"fixed": 0.25, "target": 0.25}
-    assert SourceShares(draft=0.5, target=0.5, per="token").stored == {}
-    assert SourceShares(draft=1.0).is_drafts and not shares.is_drafts
 
 
 @pytest.mark.parametrize(
@@ -184,3 +156,68 @@ def test_a_records_size_is_that_of_ids_values_and_rest() -> None:
     assert signal.bytes_per_token(2**16) == 260
     assert signal.bytes_per_token(128_256) == 64 * (3 + 2) + 4 == 324
     assert CachedTargetConfig(kind="cached", k=10, dtype="float32").bytes_per_token(300) == 64
+
+
+TWO = {
+    "schedule": [
+        {"share": 0.75, "divergence": "forward_kl", "source": {"target": 1.0}},
+        {"share": 0.25, "target_logits": {"kind": "cached"}},
+    ],
+    "source": {"draft": 0.5, "target": 0.5, "per": "batch"},
+}
+
+
+def test_a_phase_has_its_own_settings_and_the_others_of_the_section() -> None:
+    plan = DistillConfig.model_validate(TWO)
+    first, second = plan.phases
+    assert (first.divergence, first.source.of, first.cached_logits) == (
+        "forward_kl",
+        {"target": 1.0},
+        None,
+    )
+    assert (second.divergence, second.source) == ("jsd", plan.source)
+    assert second.cached_logits is not None and plan.cached_logits == second.cached_logits
+    assert not first.schedule and first.batch_size == plan.batch_size
+    assert DistillConfig().phases == (DistillConfig(),)
+
+
+def test_the_text_of_a_run_is_that_of_its_phases_by_their_shares() -> None:
+    plan = DistillConfig.model_validate(TWO)
+    assert plan.origins == {"target": 0.875, "draft": 0.125}
+    assert plan.stored == {"target": 0.875}
+    assert plan.loss_in_words == "forward kl, then jsd[0.5]"
+    assert DistillConfig().origins == {"draft": 0.5, "target": 0.5}
+
+
+def test_a_run_needs_the_target_if_any_phase_does() -> None:
+    nll = {"share": 0.5, "divergence": "nll"}
+    stored = {"source": {"target": 1.0}}
+    both = DistillConfig.model_validate({**stored, "schedule": [nll, nll]})
+    assert not both.needs_target and not both.reads_target
+    one = DistillConfig.model_validate({**stored, "schedule": [nll, {"share": 0.5}]})
+    assert one.needs_target and one.reads_target
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        ([{"share": 0.5}, {"share": 0.4}], "add up to 1, not 0.9"),
+        ([{"share": 0.5}, {"share": 0.5, "divergence": "nll"}], "nll cannot be combined"),
+        ([{"share": 1.0, "divergence": "mix"}], r"distill\.mix is missing"),
+        ([{"share": 1.0, "mix": {"tvd": 1.0}}], r"distill\.mix is given"),
+        (
+            [{"share": 0.5, "target_logits": {"kind": "cached", "k": k}} for k in (8, 9)],
+            "cache the target's logits in different ways",
+        ),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused(schedule: list[Any], words: str) -> None:
+    assert re.search(words, refused({"schedule": schedule}))
+
+
+def test_a_phase_with_another_divergence_drops_the_mixture() -> None:
+    mixed = {"divergence": "mix", "mix": {"tvd": 1.0, "jsd": 1.0}}
+    schedule = [{"share": 0.5, "divergence": "jsd"}, {"share": 0.5}]
+    first, second = DistillConfig.model_validate({**mixed, "schedule": schedule}).phases
+    assert first.terms == {"jsd": 1.0}
+    assert second.terms == {"jsd": 1.0, "tvd": 1.0}

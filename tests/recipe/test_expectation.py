@@ -30,7 +30,10 @@ def at(place: SchemaNode, *path: str | int) -> SchemaNode:
         (("pair",), "a mapping of keys"),
         (("lora",), "a mapping of keys or null"),
         (("lora", "targets"), 'a list of at least 1: text or "all-linear"'),
-        (("data", "source"), "a mapping whose kind is one of hub, jsonl, python-source"),
+        (
+            ("data", "source"),
+            "a mapping whose kind is one of cpp-source, hub, jsonl, python-source",
+        ),
         (
             ("optimizer", "betas"),
             "a list of 2: a number >= 0 and < 1, a number >= 0 and < 1",
@@ -54,7 +57,7 @@ def test_the_kind_in_the_data_chooses_among_alternatives() -> None:
     assert path.words() == "text"
     assert descend(RECIPE, data, ("data", "source", "packages")) is None
     source = at(RECIPE, "data", "source")
-    assert source.choices() == ["hub", "jsonl", "python-source"]
+    assert source.choices() == ["cpp-source", "hub", "jsonl", "python-source"]
     assert "path" in source.names("jsonl")
 
 

@@ -6,10 +6,11 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from distillspec.recipe import data, distill, pretraining, schema
-from distillspec.recipe.distill import SourceShares, Term
+from distillspec.recipe.loss import Term
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.section import Section
 from distillspec.recipe.start import LlamaShape
+from distillspec.recipe.text_source import SourceShares
 
 SECTIONS = sorted(
     {

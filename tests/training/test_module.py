@@ -22,7 +22,7 @@ def _wired(made: tiny_run.Parts, dtype: torch.dtype = torch.float32) -> DistillM
     processes = ProcessPlan.of(made.recipe, World(1, 1, 0))._replace(dtype=dtype)
     step = Step(
         made.recipe,
-        Objective(made.recipe.distill, made.target),
+        [Objective(made.recipe.distill, made.target)],
         Rollout(
             made.recipe.distill,
             made.target,

@@ -20,7 +20,8 @@ from distillspec.models.surgery.frozen_target import FrozenTarget
 from distillspec.models.surgery.hidden_states import TreeLayout
 from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach_token_map
 from distillspec.models.vocabulary.trimmed_head import trim_head
-from distillspec.recipe.distill import DistillConfig, Term
+from distillspec.recipe.distill import DistillConfig
+from distillspec.recipe.loss import Term
 from distillspec.training.loss_positions import predicts_response, token_weights
 from distillspec.training.objective import Objective
 from distillspec.training.token_weights import TokenWeights

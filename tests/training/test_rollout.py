@@ -15,7 +15,8 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_model
 from distillspec.models.sampling.speculative import SpeculatedText, generate_speculatively
 from distillspec.models.surgery.frozen_target import FrozenTarget
-from distillspec.recipe.distill import DistillConfig, Origin
+from distillspec.recipe.distill import DistillConfig
+from distillspec.recipe.text_source import Origin
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.inference_copy import InferenceCopy
 from distillspec.training.loss_positions import token_weights, tokens_per_text

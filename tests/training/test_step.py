@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.loading.load import load_tokenizer
+from distillspec.models.loading.load import load_model, load_tokenizer
 from distillspec.models.runners.compiled import compiler_available
 from distillspec.training.state_file import read_state
 from distillspec.training.step import StepResult
@@ -35,7 +35,7 @@ def test_metrics_divide_sums_once() -> None:
 
 
 def test_a_loss_that_is_not_in_nats_is_not_called_so() -> None:
-    result = StepResult(6.0, 4.0, 9.0, 12.0, 1e-3, 0.7, {"update": 1.0}, loss_is_in_nats=False)
+    result = StepResult(6.0, 4.0, 9.0, 12.0, 1e-3, 0.7, {"update": 1.0}, loss_unit="")
     assert result.metrics()["train/divergence"] == 1.5
     assert "train/divergence_nats" not in result.metrics()
 
@@ -106,7 +106,7 @@ def test_steps_without_any_response_are_an_error(tiny_pair: Path, tmp_path: Path
     made = tiny_run.parts(tiny_pair, plan)
     empty = {prompt.key: () for prompt in tiny_run.prompts()}
     data = type(made.data)(
-        tiny_run.prompts(), plan.distill.source, batch_size=4, seed=0, target_responses=empty
+        tiny_run.prompts(), [plan.distill.source], batch_size=4, seed=0, target_responses=empty
     )
     with pytest.raises(DistillSpecError, match="no row of this step has a response"):
         tiny_run.run(made._replace(data=data), tmp_path)
@@ -197,3 +197,78 @@ def test_without_a_probe_the_last_average_is_what_is_kept(tiny_pair: Path, tmp_p
     last = read_state(tmp_path / "last.ckpt")
     assert all(torch.equal(kept[name], last["average"][name]) for name in kept)
     assert any(not torch.equal(kept[n], last["state_dict"][f"draft.{n}"]) for n in kept)
+
+
+TWO_PHASES: dict[str, Any] = {
+    "source": {"fixed": 1.0},
+    "schedule": [
+        {"share": 0.5, "divergence": "nll"},
+        {"share": 0.5, "divergence": "tvd", "source": {"draft": 0.5, "fixed": 0.5, "per": "batch"}},
+    ],
+}
+
+
+class _KilledError(Exception):
+    pass
+
+
+def _kill() -> None:
+    raise _KilledError
+
+
+STEADY = {"warmup_steps": 0, "final_rate_share": 1.0}
+
+
+def test_a_schedule_trains_by_one_objective_after_the_other(
+    tiny_pair: Path, tmp_path: Path
+) -> None:
+    scheduled = _trace(tiny_pair, tmp_path / "scheduled", **TWO_PHASES)
+    alone = _trace(tiny_pair, tmp_path / "alone", divergence="nll", source={"fixed": 1.0})
+    assert len(scheduled) == 4
+    for mine, theirs in zip(scheduled[:2], alone[:2], strict=True):
+        for name in ("train/divergence_nats", "train/gradient_norm", "train/learning_rate"):
+            assert mine[name] == theirs[name]
+    # The second phase has no nats, and reads the target.
+    for row in scheduled[2:]:
+        assert "train/divergence_nats" not in row
+        assert row["train/divergence"] == pytest.approx(1.0 - row["train/alpha"], abs=1e-6)
+
+
+def test_a_run_that_is_resumed_in_its_second_phase_is_bit_equal(
+    tiny_pair: Path, tmp_path: Path
+) -> None:
+    """Five steps of eight are in the first phase."""
+    shares = zip((0.6, 0.4), TWO_PHASES["schedule"], strict=True)
+    schedule = [{**phase, "share": share} for share, phase in shares]
+    plan = tiny_run.recipe(
+        distill={**TWO_PHASES, "schedule": schedule, "max_steps": 8, "checkpoint_every_steps": 3},
+        optimizer=STEADY,
+    )
+    for name, stops in (("whole", ()), ("parted", (5, 8))):
+        for stop in stops:
+            made = tiny_run.parts(tiny_pair, plan)
+            with pytest.raises(_KilledError):
+                tiny_run.run(tiny_run.interrupted(made, stop, _kill), tmp_path / name, resume=True)
+        tiny_run.run(tiny_run.parts(tiny_pair, plan), tmp_path / name, resume=True)
+    whole, parted = (read_state(tmp_path / n / "last.ckpt") for n in ("whole", "parted"))
+    assert whole["position"]["phase"] == parted["position"]["phase"] == 1
+    for name, weight in whole["state_dict"].items():
+        assert torch.equal(weight, parted["state_dict"][name])
+
+
+def test_a_phase_ends_early_where_the_draft_gets_no_better(tiny_pair: Path, tmp_path: Path) -> None:
+    """The draft is the target itself, and is taught random text."""
+    schedule = [
+        {"share": 0.9, "divergence": "nll", "patience": 2},
+        {"share": 0.1, "divergence": "tvd"},
+    ]
+    probe = {"every_steps": 1, "prompts": 2, "gamma": 1, "max_new_tokens": 4}
+    plan = tiny_run.recipe(
+        distill={"source": {"fixed": 1.0}, "schedule": schedule, "max_steps": 6, "probe": probe}
+    )
+    made = tiny_run.parts(tiny_pair, plan)
+    draft = load_model(str(tiny_pair / "target"), dtype=torch.float32)
+    tiny_run.run(made._replace(draft=draft), tmp_path)
+    in_nats = [row["train/divergence_nats"] != "" for row in tiny_run.rows_of(tmp_path)[1:]]
+    # The probes after steps 1 and 2 find no better draft than before training.
+    assert in_nats == [True, True, False, False, False, False]

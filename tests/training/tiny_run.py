@@ -121,7 +121,7 @@ def parts(pair: Path, plan: Recipe) -> Parts:
     responses = {row.key: (5, 6, 7) for row in rows}
     data = PromptRows(
         rows,
-        plan.distill.source,
+        [phase.source for phase in plan.distill.phases],
         batch_size=plan.distill.batch_size,
         seed=plan.seed,
         target_responses=responses,

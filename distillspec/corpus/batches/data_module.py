@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from lightning.pytorch import LightningDataModule
 
@@ -12,7 +12,7 @@ from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.corpus.stores.responses import prompts_digest
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.distill import Origin, SourceShares
+from distillspec.recipe.text_source import Origin, SourceShares
 
 
 class TrainingRow(NamedTuple):
@@ -27,6 +27,16 @@ class TrainingRow(NamedTuple):
     origin: Origin
 
 
+class HasPhase(Protocol):
+    """A run that knows which phase of its schedule it is in, from 0."""
+
+    phase: int
+
+
+class _FirstPhase:
+    phase = 0
+
+
 class PromptRows(LightningDataModule):
     """Yields this process's rows of each optimizer step, a `list[TrainingRow]`.
 
@@ -37,7 +47,7 @@ class PromptRows(LightningDataModule):
     def __init__(
         self,
         prompts: Sequence[Prompt],
-        shares: SourceShares,
+        shares: Sequence[SourceShares],
         *,
         batch_size: int,
         seed: int,
@@ -48,7 +58,7 @@ class PromptRows(LightningDataModule):
 
         Args:
             prompts: The training prompts.
-            shares: The share of each origin.
+            shares: The share of each origin, in each phase of the training.
             batch_size: Sequences per optimizer step, over all processes.
             seed: Of the order.
             target_responses: The target's responses by prompt key, if the shares need them.
@@ -58,18 +68,25 @@ class PromptRows(LightningDataModule):
             DistillSpecError: The shares need fixed responses, which some prompts lack.
         """
         super().__init__()
-        check_fixed(prompts, shares)
-        assert target_responses is not None or not shares.stored.get("target")
+        for of_phase in shares:
+            check_fixed(prompts, of_phase)
+            assert target_responses is not None or not of_phase.stored.get("target")
         self._prompts = list(prompts)
         self._targets = target_responses or {}
-        self._order = SequenceOrder(
-            len(prompts),
-            shares,
-            batch_size=batch_size,
-            seed=seed,
-            lengths=[self._length(prompt) for prompt in prompts],
-            bucket_steps=bucket_steps,
-        )
+        lengths = [self._length(prompt) for prompt in prompts]
+        # The prompts of a step are the same in every phase; the origins are not.
+        self._orders = [
+            SequenceOrder(
+                len(prompts),
+                of_phase,
+                batch_size=batch_size,
+                seed=seed,
+                lengths=lengths,
+                bucket_steps=bucket_steps,
+            )
+            for of_phase in shares
+        ]
+        self._run: HasPhase = _FirstPhase()
         # A checkpoint can be resumed only if these are the same: they decide the rows.
         self._identity = {
             "prompts": prompts_digest(prompts),
@@ -79,10 +96,15 @@ class PromptRows(LightningDataModule):
         }
         self.step = 0  # optimizer steps whose rows have been handed to the trainer
 
+    def follow(self, run: HasPhase) -> None:
+        """Take the origins of the phase that `run` is in when a step begins."""
+        self._run = run
+
     def rows(self, step: int, rank: int = 0, world: int = 1) -> list[TrainingRow]:
         """The rows of `step` that process `rank` of `world` trains on."""
         choices = sorted(
-            self._order.step(step), key=lambda c: (len(self._prompts[c.place].tokens), c)
+            self._orders[self._run.phase].step(step),
+            key=lambda c: (len(self._prompts[c.place].tokens), c),
         )
         return [self._row(choice) for choice in choices[rank::world]]
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distillspec.recipe.distill import Origin, SourceShares
+from distillspec.recipe.text_source import Origin, SourceShares
 from distillspec.runtime.seeds import derive_seed
 
 _GOLDEN = (5**0.5 - 1) / 2  # multiples of it, taken modulo 1, fill the interval most evenly

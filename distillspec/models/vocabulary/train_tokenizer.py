@@ -8,7 +8,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.loading.gguf_tokenizer import CUTTINGS
+from distillspec.models.vocabulary.cutting import CUTTINGS
 from distillspec.recipe.pretraining import Pattern
 
 END_OF_TEXT = "<|endoftext|>"

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from distillspec.corpus.batches.data_module import PromptRows, TrainingRow
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.distill import SourceShares
+from distillspec.recipe.text_source import SourceShares
 
 PROMPTS = [Prompt(f"k{i}", tuple(range(1, i % 5 + 2)), (9, i), f"t{i}", "plain") for i in range(11)]
 TARGETS = {p.key: (100, i) for i, p in enumerate(PROMPTS)}
@@ -20,7 +20,9 @@ MIXED = SourceShares(fixed=0.25, target=0.25, draft=0.5)
 
 def rows(**changed: Any) -> PromptRows:
     values = {"batch_size": 4, "seed": 0, "target_responses": TARGETS, **changed}
-    return PromptRows(values.pop("prompts", PROMPTS), values.pop("shares", MIXED), **values)
+    shares = values.pop("shares", MIXED)
+    phases = shares if isinstance(shares, list) else [shares]
+    return PromptRows(values.pop("prompts", PROMPTS), phases, **values)
 
 
 class Watcher(LightningModule):
@@ -133,3 +135,24 @@ def test_a_share_of_fixed_responses_needs_responses() -> None:
     with pytest.raises(DistillSpecError, match="1 of 11 prompts have no response"):
         rows(prompts=bare)
     assert rows(prompts=bare, shares=SourceShares(draft=1.0)).rows(0)
+
+
+def test_origins_are_those_of_the_phase_and_the_prompts_stay() -> None:
+    class Run:
+        phase = 0
+
+    run, data = Run(), rows(shares=[SourceShares(target=1.0), SourceShares(draft=1.0)])
+    data.follow(run)
+    first = data.rows(3)
+    run.phase = 1
+    second = data.rows(3)
+    assert {row.origin for row in first} == {"target"}
+    assert {row.origin for row in second} == {"draft"}
+    assert [row.prompt.key for row in first] == [row.prompt.key for row in second]
+    assert all(row.prompt.response is None for row in second)
+
+
+def test_the_responses_of_every_phase_must_be_there() -> None:
+    bare = [prompt._replace(response=None) for prompt in PROMPTS]
+    with pytest.raises(DistillSpecError, match="have no response"):
+        rows(prompts=bare, shares=[SourceShares(draft=1.0), SourceShares(fixed=1.0)])

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import Counter
 
 from distillspec.corpus.batches.order import SequenceOrder
-from distillspec.recipe.distill import SourceShares
+from distillspec.recipe.text_source import SourceShares
 
 DRAFT = SourceShares(draft=1.0)
 

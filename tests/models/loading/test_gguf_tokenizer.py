@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
-from transformers.integrations.gguf import gguf_tokenizer_mapping
-from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.gguf_header import GgufHeader
-from distillspec.models.loading.gguf_tokenizer import CUTTINGS, check_tokenizer, finish_tokenizer
+from distillspec.models.loading.gguf_tokenizer import check_tokenizer, finish_tokenizer
 
 TEXT = "don't  DON'T 12345\n\n 67 Ⅷ.x"
 
@@ -68,16 +66,6 @@ def test_text_is_cut_as_the_file_states_and_stays_so(
     again = AutoTokenizer.from_pretrained(tmp_path)
     assert pieces(again) == expected
     assert again.decode(again.encode(TEXT)) == TEXT
-
-
-def test_the_patterns_are_those_of_transformers_where_it_has_them() -> None:
-    splits = gguf_tokenizer_mapping.GGUF_PRE_TOKENIZER_SPLITS
-    for word, cutting in CUTTINGS.items():
-        if cutting.pattern is not None:
-            assert cutting.pattern == splits[word], word
-        else:
-            assert word not in splits
-    assert CUTTINGS["qwen2"].pattern == PRETOKENIZE_REGEX
 
 
 def test_unicode_is_composed_and_whole_tokens_are_taken_where_the_models_do_so(
