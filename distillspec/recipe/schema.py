@@ -163,12 +163,20 @@ class HardwareConfig(Section):
     )
 
 
+RateFactor = Annotated[float, Field(gt=0.0, le=100.0)]
+
+
 class EvaluateConfig(Section):
     suite: str = Field("quick", description="the evaluation plan: a path, or a built-in name")
     control: bool = Field(
         True,
         description="also train the undistilled draft by plain NLL for the same time, to show what "
         "distillation adds",
+    )
+    control_rates: Annotated[tuple[RateFactor, ...], Field(min_length=1)] = Field(
+        (0.3, 1.0, 3.0),
+        description="learning rates that the control tries, as multiples of the recipe's, each for "
+        "a third of its time; it then trains at the one with the highest alpha on the probe's text",
     )
 
 

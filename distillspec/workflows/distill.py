@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -18,12 +21,22 @@ from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.words import plan_in_words
 from distillspec.runtime import atomic
+from distillspec.runtime.plain_files import BoundedText, read_json
 from distillspec.runtime.processes import leave
 from distillspec.training.fit import FitOutcome
 from distillspec.workflows.evaluate import evaluate_run
 from distillspec.workflows.export import export_run, push_draft
 from distillspec.workflows.run import Run, console, read_head, started
 from distillspec.workflows.run_folder import RunFolder
+
+_TRIALS_PER_TRAINING = 3  # one trial of a learning rate takes this part of a training's time
+
+
+class _ChosenRate(NamedTuple):
+    """The learning rate of the control, and the highest alpha at each that was tried."""
+
+    learning_rate: float
+    alphas: dict[str, float]
 
 
 def run(recipe: Recipe, folder: Path | None) -> int:
@@ -81,9 +94,11 @@ def train_drafts(run: Run) -> None:
     # 2. The distilled draft.
     distilled = _fit(run, recipe, run.folder.path, "distilled", text)
     outcomes = {"distilled": distilled.record()}
-    # 3. The control trains for as long, by next-token loss.
-    control = control_recipe(recipe, distilled.seconds / 60.0)
+    # 3. The control trains for as long, by next-token loss. Caching logits is a part of distilling.
+    caching = 0.0 if text.cached is None else text.cached.store.seconds
+    control = control_recipe(recipe, (distilled.seconds + caching) / 60.0)
     if recipe.evaluate.control and _has_text_for(run, control):
+        control = _at_best_rate(run, control, text)
         outcomes["control"] = _fit(run, control, run.folder.control, "control", text).record()
     if not run.world.rank:
         atomic.write_json(run.folder.training_file, outcomes)
@@ -172,6 +187,46 @@ def _has_text_for(run: Run, control: Recipe) -> bool:
     if refusal is not None:
         run.say(refusal)
     return refusal is None
+
+
+def _at_best_rate(run: Run, control: Recipe, text: TrainingText) -> Recipe:
+    """The control at the learning rate that does best on the probe's text, in short trainings."""
+    factors, path = run.recipe.evaluate.control_rates, run.folder.control_rate_file
+    rates = [factor * control.optimizer.learning_rate for factor in factors]
+    if len(rates) == 1:
+        return _at_rate(control, rates[0])
+    if path.exists():
+        # A resumed run has chosen already. Every process sees so before any of them can write.
+        fix = "delete the file: the rate is then chosen again"
+        chosen = read_json(BoundedText(path, "the control's learning rate", fix), _ChosenRate)
+    else:
+        chosen = _chosen_rate(run, control, text, rates)
+        if not run.world.rank:
+            atomic.write_json(path, chosen._asdict())
+    if not run.world.rank:
+        shutil.rmtree(run.folder.control_rates, ignore_errors=True)
+    tried = ", ".join(f"{alpha:.4f} at {rate}" for rate, alpha in chosen.alphas.items())
+    run.say(f"the control's learning rate is {chosen.learning_rate:g} (alpha {tried})")
+    return _at_rate(control, chosen.learning_rate)
+
+
+def _chosen_rate(
+    run: Run, control: Recipe, text: TrainingText, rates: Sequence[float]
+) -> _ChosenRate:
+    minutes = control.distill.max_minutes
+    assert minutes is not None, "only the minutes end the training of a control"
+    distill = control.distill.model_copy(update={"max_minutes": minutes / _TRIALS_PER_TRAINING})
+    trial, alphas = control.model_copy(update={"distill": distill}), dict[str, float]()
+    for rate in rates:
+        folder = run.folder.control_rates / f"{rate:g}"
+        outcome = _fit(run, _at_rate(trial, rate), folder, f"control at {rate:g}", text)
+        alphas[f"{rate:g}"] = outcome.best_alpha
+    return _ChosenRate(max(rates, key=lambda rate: alphas[f"{rate:g}"]), alphas)
+
+
+def _at_rate(recipe: Recipe, rate: float) -> Recipe:
+    optimizer = recipe.optimizer.model_copy(update={"learning_rate": rate})
+    return recipe.model_copy(update={"optimizer": optimizer})
 
 
 def _fit(run: Run, recipe: Recipe, folder: Path, label: str, text: TrainingText) -> FitOutcome:

@@ -80,6 +80,16 @@ class RunFolder:
         return self.path / "control"
 
     @property
+    def control_rates(self) -> Path:
+        """The trainings that choose the control's learning rate, while they last."""
+        return self.control / "rates"
+
+    @property
+    def control_rate_file(self) -> Path:
+        """The learning rate of the control, and the alpha of each that was tried."""
+        return self.control / "rate.json"
+
+    @property
     def draft(self) -> Path:
         """The exported draft."""
         return self.path / "draft"

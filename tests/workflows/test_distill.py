@@ -101,6 +101,32 @@ def test_the_control_trains_as_long_as_the_distilled_draft(workplace: Path) -> N
     assert spent[-2] < outcome["distilled"]["seconds"]
 
 
+def test_the_control_takes_the_best_of_the_rates_that_it_tries(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = recipe(max_steps=6).model_dump()
+    values["evaluate"]["control_rates"] = [0.001, 1.0]
+    distill.train(Recipe.model_validate(values), None)
+    run, rate = only_run(), values["optimizer"]["learning_rate"]
+    chosen = json.loads((run / "control/rate.json").read_text())
+    assert list(chosen["alphas"]) == [f"{rate * factor:g}" for factor in (0.001, 1.0)]
+    assert chosen["alphas"][f"{chosen['learning_rate']:g}"] == max(chosen["alphas"].values())
+    assert f"the control's learning rate is {chosen['learning_rate']:g}" in capsys.readouterr().out
+    # The trials are gone, and the control's peak rate is the chosen one.
+    assert not (run / "control/rates").exists()
+    with (run / "control/metrics.csv").open(newline="") as handle:
+        rates = [float(row["train/learning_rate"] or 0) for row in csv.DictReader(handle)]
+    assert 0.0 < max(rates) <= chosen["learning_rate"]
+
+
+def test_a_control_with_one_rate_tries_none(workplace: Path) -> None:
+    values = recipe(max_steps=2).model_dump()
+    values["evaluate"]["control_rates"] = [1.0]
+    distill.train(Recipe.model_validate(values), None)
+    assert (only_run() / "control/best.ckpt").exists()
+    assert not (only_run() / "control/rate.json").exists()
+
+
 def test_a_probe_of_fewer_prompts_than_asked_for_is_told(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
