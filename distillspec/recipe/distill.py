@@ -17,7 +17,9 @@ from distillspec.recipe.text_source import Origin, ReplayConfig, SourceShares, S
 
 
 class ProbeConfig(Section):
-    every_steps: Count = Field(50, description="steps between two probes")
+    every_steps: Count = Field(
+        50, description="steps between two probes; the first ones are after 1/4 and 1/2 of them"
+    )
     prompts: Rows = Field(16, description="held-out prompts probed")
     gamma: Block = Field(4, description="block size of the decoded tau, tokens")
     max_new_tokens: Tokens = Field(48, description="tokens decoded per prompt")

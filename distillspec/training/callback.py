@@ -13,7 +13,7 @@ from torch import nn
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.surgery.trainable import train_mode
-from distillspec.recipe.distill import DistillConfig
+from distillspec.recipe.distill import DistillConfig, ProbeConfig
 from distillspec.runtime.lock import check_still_there
 from distillspec.training.optimizer import share_done
 from distillspec.training.progress import Reporter, StepReport
@@ -144,7 +144,7 @@ class TrainingCallback(Callback):
         metrics["train/training_seconds"] = position.training_seconds
         self._report(metrics)
         # 1. Probe, and save the draft if it is the best so far.
-        if self._probe is not None and (ends or position.step % plan.probe.every_steps == 0):
+        if self._probe is not None and (ends or _is_probed(position.step, plan.probe)):
             metrics |= self._probed(trainer)
         elif self._probe is None and ends:
             with self._averaged():
@@ -273,6 +273,12 @@ class TrainingCallback(Callback):
                 alpha_is_bound=bound is not None,
             )
         )
+
+
+def _is_probed(step: int, plan: ProbeConfig) -> bool:
+    """Every n steps, and twice before the first n: an early best step must not be missed."""
+    every = plan.every_steps
+    return step % every == 0 or step in (every // 4, every // 2)
 
 
 def is_over(position: Position, plan: DistillConfig) -> bool:

@@ -22,7 +22,7 @@ def test_a_run_fills_its_folder_and_leaves_the_best_draft(tiny_pair: Path, tmp_p
     rows = tiny_run.rows_of(tmp_path)
     assert [int(row["step"]) for row in rows] == [0, 1, 2, 3, 4]
     probed = {int(row["step"]): float(row["probe/alpha"]) for row in rows if row["probe/alpha"]}
-    assert sorted(probed) == [0, 2, 4]
+    assert sorted(probed) == [0, 1, 2, 4]  # every 2, and once before
     assert all(1.0 <= float(row["probe/tau_tokens"]) <= 3.0 for row in rows[::2])
     assert outcome.steps == 4
     assert outcome.best_alpha == max(probed.values()) == probed[outcome.best_step]
