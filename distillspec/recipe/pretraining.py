@@ -51,6 +51,11 @@ class PretrainConfig(Section):
     max_steps: Count = Field(1000, description="optimizer steps")
     validate_every_steps: Count = Field(100, description="steps between two validations")
     validation_rows: Rows = Field(128, description="held-out rows per validation")
+    optimizer: Literal["muon", "adamw"] = Field(
+        "muon",
+        description="muon: hidden matrices by Muon, all else by AdamW; adamw: everything by AdamW, "
+        "to fine-tune, or where products in bfloat16, which Muon takes, are slow",
+    )
     matrix_rate: LearningRate = Field(0.02, description="peak rate of Muon (hidden matrices)")
     other_rate: LearningRate = Field(3e-3, description="peak rate of AdamW (all other weights)")
     weight_decay: WeightDecay = 0.01

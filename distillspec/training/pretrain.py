@@ -112,25 +112,33 @@ def mean_nats(model: nn.Module, rows: Tensor) -> Tensor:
 
 
 def optimizers(model: nn.Module, plan: PretrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon on the hidden matrices; AdamW on embeddings, head and norms."""
+    """Muon on the hidden matrices, AdamW on embeddings, head and norms; or AdamW on everything."""
     tables = {id(weight) for weight in vocabulary_weights(model)}
     matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in tables]
     remaining = [p for p in model.parameters() if p.ndim != 2 or id(p) in tables]
-    return [
-        torch.optim.Muon(
+    of_matrices: torch.optim.Optimizer
+    if plan.optimizer == "adamw":
+        of_matrices = _adamw(matrices, plan, weight_decay=plan.weight_decay)
+    else:
+        of_matrices = torch.optim.Muon(
             [{"params": matrices, "peak": plan.matrix_rate}],
             lr=plan.matrix_rate,
             weight_decay=plan.weight_decay,
             adjust_lr_fn="original",
-        ),
-        torch.optim.AdamW(
-            [{"params": remaining, "peak": plan.other_rate}],
-            lr=plan.other_rate,
-            betas=(0.9, 0.95),
-            weight_decay=0.0,
-            fused=True,
-        ),
-    ]
+        )
+    return [of_matrices, _adamw(remaining, plan, weight_decay=0.0)]
+
+
+def _adamw(
+    weights: list[nn.Parameter], plan: PretrainConfig, *, weight_decay: float
+) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        [{"params": weights, "peak": plan.other_rate}],
+        lr=plan.other_rate,
+        betas=(0.9, 0.95),
+        weight_decay=weight_decay,
+        fused=True,
+    )
 
 
 def pretrain(
