@@ -55,10 +55,11 @@ class ComparisonConfig(Section):
     )
     minutes: Minutes = Field(description="training of each run, probes and checkpoints not counted")
     seeds: Seeds = Field((0,), description="a run for each: order of the data, sampling, dropout")
-    counts_stored_text: bool = Field(
+    counts_stored_text: bool | Literal["logits"] = Field(
         True,
         description="sampling the target's stored responses, and caching its logits, are part of "
-        "the minutes of the variants that read them, in full, as if each had its own",
+        "the minutes of the variants that read them, in full, as if each had its own. logits: only "
+        "caching is, where all variants read the same responses",
     )
     finals: FinalsConfig | None = None
     texts: Rows = Field(128, description="held-out prompts that the target continues")

@@ -50,11 +50,13 @@ class _TargetText(NamedTuple):
         responses: Stored responses by prompt key, None if the variant trains on other text.
         cached: Cached top-k logits, if the variant reads them.
         seconds: What making both took, over all starts.
+        caching: What caching the logits took of it.
     """
 
     responses: dict[str, Tokens] | None
     cached: CachedTopKTarget | None
     seconds: float
+    caching: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +94,7 @@ class VariantTraining:
         drafts = self._drafts_it_reads(run_folder, variant, seed, minutes)
         recipe = variant_recipe(self.plan, variant, seed, drafts)
         text = self._target_text(recipe)
-        recipe = self._with_minutes_left(recipe, variant, minutes, text.seconds)
+        recipe = self._with_minutes_left(recipe, variant, minutes, text)
         # 2. The folder must hold this recipe, draft and text.
         self._check_recipe(run_folder, recipe)
         pair = with_head(with_draft_of(self.pair, recipe), self.prompts.training, text.responses)
@@ -133,14 +135,15 @@ class VariantTraining:
         return drafts
 
     def _with_minutes_left(
-        self, recipe: Recipe, variant: str, minutes: float, text_seconds: float
+        self, recipe: Recipe, variant: str, minutes: float, text: _TargetText
     ) -> Recipe:
         """The recipe with the minutes that stored text leaves for training."""
-        spent = text_seconds / 60.0 if self.plan.counts_stored_text else 0.0
-        left = round(minutes - spent, 6)
+        counts = self.plan.counts_stored_text
+        seconds = text.caching if counts == "logits" else text.seconds if counts else 0.0
+        left = round(minutes - seconds / 60.0, 6)
         if left <= 0.0:
             raise DistillSpecError(
-                f"asking the target beforehand took {text_seconds / 60.0:.1f} of the "
+                f"asking the target beforehand took {seconds / 60.0:.1f} of the "
                 f"{minutes:g} minutes of a run: nothing is left for training",
                 where=f"variant {variant}",
                 fix="raise minutes, lower data.max_prompts, or set counts_stored_text: false",
@@ -154,14 +157,14 @@ class VariantTraining:
         shared = recipe.model_copy(update={"seed": self.pair.recipe.seed})
         pair = dataclasses.replace(self.pair, recipe=shared)
         world, training = join(), self.prompts.training
-        responses, seconds = None, 0.0
+        responses, sampling, caching = None, 0.0, 0.0
         if "target" in recipe.distill.stored:
             stored = target_responses(pair, training, world)
-            responses, seconds = stored.by_key, stored.seconds
+            responses, sampling = stored.by_key, stored.seconds
         cached = cached_target(with_head(pair, training, responses), training, responses, world)
         if cached is not None:
-            seconds += cached.store.seconds
-        return _TargetText(responses, cached, round(seconds, 3))
+            caching = cached.store.seconds
+        return _TargetText(responses, cached, round(sampling + caching, 3), round(caching, 3))
 
     def _check_recipe(self, run_folder: Path, recipe: Recipe) -> None:
         """Check that an earlier start used the same recipe, and write it.

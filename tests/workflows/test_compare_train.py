@@ -54,6 +54,33 @@ def test_stored_responses_are_not_sampled_again_and_their_seconds_count(
     assert f"took {100.0 * count / 60.0:.1f} of the 1 minutes" in caught.value.what
 
 
+def test_of_stored_text_that_all_read_only_the_logits_may_count(workplace: Path) -> None:
+    cached = ["distill.source={target: 1.0}", "distill.target_logits={kind: cached, k: 4}"]
+    made = load_recipe("pair.yaml", cached)
+    assert isinstance(made, Recipe)
+    generate.generate(made)
+
+    def take(store: str, seconds: float) -> None:
+        for clock in Path("data", store).glob("*/seconds-*.jsonl"):
+            rows = [json.loads(line) for line in clock.read_text().splitlines()]
+            clock.write_text(
+                "".join(json.dumps({**row, "seconds": seconds}) + "\n" for row in rows)
+            )
+
+    logits = {"distill.target_logits": {"kind": "cached", "k": 4}}
+    plan = comparison(
+        **ONCE,
+        counts_stored_text="logits",
+        variants={"kept": {"distill.source": {"target": 1.0}, **logits}},
+    )
+    take("responses", 100.0)
+    take("signals", 0.0)
+    compare.run(plan)  # sampling took far more than the run's minutes, and does not count
+    take("signals", 100.0)
+    with pytest.raises(DistillSpecError, match="nothing is left for training"):
+        compare.run(plan.model_copy(update={"name": "again"}))
+
+
 def test_runs_of_another_recipe_are_refused(workplace: Path) -> None:
     plan = {"seeds": (0,), "finals": None, "elsewhere": {}}
     only = {"kl": {"distill.divergence": "forward_kl"}}
