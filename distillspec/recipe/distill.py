@@ -67,10 +67,14 @@ class PhaseConfig(Section):
     mix: MixConfig | None = Field(None, description="see distill.mix")
     source: SourceShares | None = Field(None, description="see distill.source")
     target_logits: TargetLogits | None = Field(None, description="see distill.target_logits")
+    until_alpha: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        None,
+        description="end the phase before its share when a probe finds this alpha; a draft that "
+        "has it before training skips the phase",
+    )
     patience: Count | None = Field(
         None,
-        description="end the phase before its share, after this many probes without a better "
-        "draft; the next phases then begin earlier, and the last one is longer",
+        description="end the phase before its share after this many probes without a better draft",
     )
 
     @property

@@ -236,20 +236,24 @@ class TrainingCallback(Callback):
             position.probes_without_gain = 0
         else:
             position.probes_without_gain += 1
-            self._end_phase_without_gain()
+        self._end_phases()
         return {**result.metrics(), "probe/seconds": clock.seconds["probe"] - before}
 
-    def _end_phase_without_gain(self) -> None:
+    def _end_phases(self) -> None:
+        """End the phases that the probe shows to be over."""
         position, schedule = self._step.position, self._plan.schedule
-        if position.phase + 1 >= len(schedule):
-            return
-        patience = schedule[position.phase].patience
-        if patience is not None and position.probes_without_gain >= patience:
+        # A good draft may skip several phases at its first probe.
+        while position.phase + 1 < len(schedule):
+            phase = schedule[position.phase]
+            if phase.until_alpha is not None and position.best_alpha >= phase.until_alpha:
+                reason = f"alpha has reached {phase.until_alpha:g}"
+            elif phase.patience is not None and position.probes_without_gain >= phase.patience:
+                reason = f"{phase.patience} probes without a better draft"
+            else:
+                return
             self._step.next_phase()
-            self._reporter.note(
-                f"step {position.step}: {patience} probes without a better draft; next: "
-                f"{self._step.plan.loss_in_words}"
-            )
+            plan = self._step.plan
+            self._reporter.note(f"step {position.step}: {reason}; next: {plan.loss_in_words}")
 
     def _save_best(self, trainer: Trainer) -> None:
         position = self._step.position

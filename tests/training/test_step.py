@@ -272,3 +272,18 @@ def test_a_phase_ends_early_where_the_draft_gets_no_better(tiny_pair: Path, tmp_
     in_nats = [row["train/divergence_nats"] != "" for row in tiny_run.rows_of(tmp_path)[1:]]
     # The probes after steps 1 and 2 find no better draft than before training.
     assert in_nats == [True, True, False, False, False, False]
+
+
+def test_a_draft_that_is_good_enough_skips_a_phase(tiny_pair: Path, tmp_path: Path) -> None:
+    """The draft is the target itself: alpha is 1 before the first step."""
+    schedule = [
+        {"share": 0.5, "divergence": "nll", "until_alpha": 0.9},
+        {"share": 0.5, "divergence": "tvd"},
+    ]
+    plan = tiny_run.recipe(distill={"source": {"fixed": 1.0}, "schedule": schedule})
+    for folder, skips in (("target", True), ("draft", False)):
+        made = tiny_run.parts(tiny_pair, plan)
+        draft = load_model(str(tiny_pair / folder), dtype=torch.float32)
+        tiny_run.run(made._replace(draft=draft), tmp_path / folder)
+        rows = tiny_run.rows_of(tmp_path / folder)
+        assert (rows[1]["train/divergence"] != "") == skips
