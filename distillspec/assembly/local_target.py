@@ -48,13 +48,15 @@ class LocalTarget:
         world: World,
         settle: Callable[[dict[str, Tokens] | None], ModelPair],
     ) -> TrainingText:
-        responses = None
+        responses, seconds = None, 0.0
         if "target" in pair.recipe.distill.stored:
-            responses = target_responses(pair, sets.training, world).by_key
+            sampled = target_responses(pair, sets.training, world)
+            responses, seconds = sampled.by_key, sampled.seconds
         # The trimmed head comes first, because cached logits cover only its tokens.
         pair = settle(responses)
         cached = cached_target(pair, sets.training, responses, world)
-        return training_text(pair, sets, responses, cached)
+        seconds += 0.0 if cached is None else cached.store.seconds
+        return training_text(pair, sets, responses, cached)._replace(seconds=seconds)
 
     def fill_stores(self, pair: ModelPair, sets: PromptSets, world: World) -> list[str]:
         distill, lines, responses = pair.recipe.distill, list[str](), None

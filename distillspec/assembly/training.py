@@ -37,6 +37,7 @@ class TrainingText(NamedTuple):
         probe: Chooses the best checkpoint.
         cached: Cached top-k logits of the target, if the recipe reads them.
         notes: Lines for the user about text that was left out.
+        seconds: What sampling and caching took, over all runs and processes.
     """
 
     training: list[Prompt]
@@ -44,6 +45,7 @@ class TrainingText(NamedTuple):
     probe: ProbeMeasure
     cached: CachedTopKTarget | None
     notes: list[str]
+    seconds: float = 0.0
 
 
 def training_text(

@@ -18,39 +18,52 @@ from distillspec.report import columns
 from distillspec.report.figures.save import save_figures
 from distillspec.report.figures.theme import ordered
 from distillspec.report.grid import PAGE
-from distillspec.report.tiles import facts, tiles
+from distillspec.report.payback import Cost, payback
+from distillspec.report.tiles import facts, tiles, title
 from distillspec.runtime import atomic
 from distillspec.text.foreign import visible
 from distillspec.text.numbers import number
 
 REPORT = "report.html"
+_FIRST_FINDINGS = 5
 _FATES = ("accepted", "corrected", "bonus")
 
 
-def write_report(folder: Path, metrics_csv: Mapping[str, Path]) -> Path:
+def write_report(
+    folder: Path,
+    metrics_csv: Mapping[str, Path],
+    cost: Cost | None = None,
+    price_per_hour: float | None = None,
+) -> Path:
     """Write report.html and figures/ next to the summary.json in `folder`.
 
     Args:
         folder: An evaluation's folder. Its audit.jsonl, if there is one, is drawn too.
         metrics_csv: The training log of each run, by the name of its draft. Missing files are
             skipped.
+        cost: Of the distilled draft, if it is known.
+        price_per_hour: Of a GPU, or of a machine without GPUs.
 
     Returns:
         The path of the page.
     """
     summary = read_summary(folder / "summary.json")
     figures = save_figures(summary, metrics_csv, folder / "figures", read(folder / AUDIT))
+    lines = [] if cost is None else payback(summary, cost, price_per_hour)
     page = folder / REPORT
-    atomic.write_text(page, visible(render(summary, figures)))
+    atomic.write_text(page, visible(render(summary, figures, lines)))
     return page
 
 
-def render(summary: Summary, figures: Mapping[str, tuple[Path, Path]]) -> str:
+def render(
+    summary: Summary, figures: Mapping[str, tuple[Path, Path]], paid_back: Sequence[str] = ()
+) -> str:
     """The page. It loads no script, font, image or style from elsewhere.
 
     Args:
         summary: What was measured.
         figures: PNG files for a light and a dark page, by the figure's name.
+        paid_back: Sentences on cost and pay-back.
     """
     environment = Environment(
         loader=PackageLoader("distillspec.report"),
@@ -60,10 +73,12 @@ def render(summary: Summary, figures: Mapping[str, tuple[Path, Path]]) -> str:
     )
     environment.filters |= {"number": number, "marked": _marked}
     return environment.get_template("report.html.j2").render(
-        title=f"Speculative decoding: {summary.suite or 'evaluation'}",
+        title=title(summary),
+        first=_FIRST_FINDINGS,
         summary=summary,
         facts=facts(summary),
         tiles=tiles(summary),
+        paid_back=paid_back,
         columns=columns,
         PAGE=PAGE,
         few=FEW,

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from distillspec.measure.stats.intervals import FEWEST
 from distillspec.measure.summary.records import Recommendation, Summary
 from distillspec.report.figures.theme import degrees
 from distillspec.text.numbers import NO_INTERVAL, interval, known
 
 
+class Answer(NamedTuple):
+    question: str
+    answer: str
+
+
 class Tile(NamedTuple):
-    """The best configuration at one temperature."""
+    """The best configuration at one temperature, and what people ask about it."""
 
     label: str
     number: str
-    lines: list[str]
+    answers: list[Answer]
+
+
+def title(summary: Summary) -> str:
+    """Target and draft by the last two parts of their names, and the suite."""
+    models = _mapping(summary.environment, "models")
+    names = [_name(_mapping(models, role).get("path")) for role in ("target", "undistilled")]
+    suite = summary.suite or "evaluation"
+    if not all(names):
+        return f"Speculative decoding: {suite}"
+    return f"{names[0]} with the draft {names[1]}: {suite}"
+
+
+def _name(path: Any) -> str:
+    return "/".join(path.rstrip("/").split("/")[-2:]) if isinstance(path, str) else ""
 
 
 def facts(summary: Summary) -> list[str]:
@@ -61,24 +82,63 @@ def tiles(summary: Summary) -> list[Tile]:
 def _tile(
     summary: Summary, best: Recommendation, fastest: Recommendation | None, temperature: float
 ) -> Tile:
-    cell = summary.cell(best.draft, best.method, best.gamma, temperature)
-    assert cell is not None
-    method = f", {best.method}" if len(summary.methods()) > 1 else ""
-    bounds = interval(best.speedup.low, best.speedup.high, without=NO_INTERVAL)
-    before = summary.cell("undistilled", best.method, best.gamma, temperature)
-    if before is not None and before is not cell:
-        bounds += f", undistilled {known(before.speedup.value, unit='×')}"
-    argmax = f" (argmax drafts {known(cell.alpha_argmax.value, '.3f')})" if temperature else ""
-    lines = [
-        bounds,
-        f"{known(cell.tokens_per_second, '.0f', ' tokens/s')}, tau {known(cell.tau.value)}, "
-        f"expected tau {known(cell.expected_tau.value)}, alpha {known(cell.alpha.value, '.3f')}"
-        f"{argmax}",
+    answers = [
+        Answer("Is it faster?", _is_faster(summary, best)),
+        Answer("By how much?", _by_how_much(summary, best, temperature)),
+        Answer("With which settings?", _settings(summary, best)),
+        Answer("How sure?", _how_sure(summary, best)),
     ]
     if fastest is not None and fastest is not best:
-        lines.append(
-            f"fastest of all methods: {fastest.method}, gamma {fastest.gamma}, "
-            f"{known(fastest.speedup.value, unit='×')}"
+        answers.append(
+            Answer(
+                "Can it be faster?",
+                f"in this engine: {fastest.method}, gamma {fastest.gamma}, "
+                f"{known(fastest.speedup.value, unit='×')}",
+            )
         )
-    label = f"{best.draft}, {degrees(temperature)}{method}, gamma {best.gamma}"
-    return Tile(label, known(best.speedup.value, unit="×"), lines)
+    label = f"{best.draft} draft, {degrees(temperature)}"
+    return Tile(label, known(best.speedup.value, unit="×"), answers)
+
+
+def _is_faster(summary: Summary, best: Recommendation) -> str:
+    if summary.documents < FEWEST or not math.isfinite(best.speedup.low + best.speedup.high):
+        return f"not known: {summary.documents} documents are too few for a verdict"
+    if best.speedup.low > 1.0:
+        return "yes"
+    if best.speedup.high < 1.0:
+        return "no, slower than the target alone at every gamma: do not speculate"
+    return "not shown: the interval contains 1"
+
+
+def _by_how_much(summary: Summary, best: Recommendation, temperature: float) -> str:
+    cell = summary.cell(best.draft, best.method, best.gamma, temperature)
+    assert cell is not None
+    plain = next((b for b in summary.baseline if b.temperature == temperature), None)
+    alone = math.nan if plain is None else plain.tokens_per_second.value
+    text = (
+        f"{known(cell.tokens_per_second, '.0f', ' tokens/s')}, the target alone "
+        f"{known(alone, '.0f')}; {known(cell.tau.value)} tokens per target forward, alpha "
+        f"{known(cell.alpha.value, '.3f')}"
+    )
+    if temperature:
+        text += f" (argmax drafts {known(cell.alpha_argmax.value, '.3f')})"
+    before = summary.cell("undistilled", best.method, best.gamma, temperature)
+    if before is not None and before is not cell:
+        text += f"; undistilled {known(before.speedup.value, unit='×')}"
+    return text
+
+
+def _settings(summary: Summary, best: Recommendation) -> str:
+    if best.method not in summary.standard_methods:
+        return f"{best.method}, gamma {best.gamma}; no serving engine has this method"
+    return (
+        f"gamma {best.gamma}: num_speculative_tokens={best.gamma} (vLLM), "
+        f"num_assistant_tokens={best.gamma} (transformers)"
+    )
+
+
+def _how_sure(summary: Summary, best: Recommendation) -> str:
+    bounds = interval(best.speedup.low, best.speedup.high, without=NO_INTERVAL)
+    text = f"{summary.confidence:.0%} interval {bounds} over {summary.documents or '?'} documents"
+    doubts = len(summary.cautions)
+    return text + (f"; {doubts} cautions among the findings" if doubts else "")

@@ -93,7 +93,8 @@ def train_drafts(run: Run) -> None:
         run.pair.target.release()  # rank 0 keeps its target for probe, export and evaluation
     # 2. The distilled draft.
     distilled = _fit(run, recipe, run.folder.path, "distilled", text)
-    outcomes = {"distilled": distilled.record()}
+    cost = {"text_seconds": text.seconds, "processes": run.world.size}
+    outcomes = {"distilled": {**distilled.record(), **cost}}
     # 3. The control trains for as long, by next-token loss. Caching logits is a part of distilling.
     caching = 0.0 if text.cached is None else text.cached.store.seconds
     control = control_recipe(recipe, (distilled.seconds + caching) / 60.0)

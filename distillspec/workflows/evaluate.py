@@ -48,8 +48,13 @@ def evaluate(folder: Path, suite: str, changes: Sequence[str] = ()) -> int:
     return 0
 
 
-def report(folder: Path) -> int:
-    """Write the report of each evaluation in a run folder again from its summary."""
+def report(folder: Path, price_per_hour: float | None = None) -> int:
+    """Write the report of each evaluation in a run folder again from its summary.
+
+    Args:
+        folder: Of the run.
+        price_per_hour: Of a GPU, or of a machine without GPUs; for the cost of distilling.
+    """
     summaries = sorted((folder / "evaluation").glob(f"[!.]*/{SUMMARY}"))
     if not summaries:
         raise DistillSpecError(
@@ -58,7 +63,9 @@ def report(folder: Path) -> int:
             fix=f"distillspec evaluate {folder}",
         )
     for path in summaries:
-        show_summary(read_summary(path), write_report(path.parent, RunFolder(folder).metrics))
+        run = RunFolder(folder)
+        page = write_report(path.parent, run.metrics, run.cost, price_per_hour)
+        show_summary(read_summary(path), page)
     return 0
 
 
@@ -107,7 +114,7 @@ def evaluate_run(run: Run, suite_path: str, changes: Sequence[str] = ()) -> None
             ),
         )
     # 3. The report, and the measured gamma and card for the exported draft.
-    show_summary(summary, write_report(folder, run.folder.metrics))
+    show_summary(summary, write_report(folder, run.folder.metrics, run.folder.cost))
     if run.folder.draft.exists():
         update_exported(run)
 

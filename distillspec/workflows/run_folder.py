@@ -6,12 +6,15 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.loading import dump_yaml, load_recipe
 from distillspec.recipe.output import RUNS
 from distillspec.recipe.schema import Recipe
+from distillspec.report.payback import Cost
 from distillspec.runtime import atomic
+from distillspec.runtime.plain_files import BoundedText, read_json
 from distillspec.runtime.temporary_files import remove_stale
 
 BEST = "best.ckpt"
@@ -61,6 +64,19 @@ class RunFolder:
     def training_file(self) -> Path:
         """Results of the training: steps, seconds, best alpha."""
         return self.path / "training.json"
+
+    @property
+    def cost(self) -> Cost | None:
+        """What the distilled draft took; None before its training has ended."""
+        if not self.training_file.exists():
+            return None
+        fix = "delete the file: the report then names no cost"
+        text = BoundedText(self.training_file, "what training came to", fix)
+        training = read_json(text, dict[str, Any])
+        try:
+            return Cost.of(training)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise text.fault("it does not say what the distilled draft took") from error
 
     @property
     def metrics(self) -> dict[str, Path]:

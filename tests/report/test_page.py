@@ -16,6 +16,7 @@ from distillspec.measure.summary.records import Summary
 from distillspec.measure.timed.audit import append
 from distillspec.measure.timed.rows import FATES
 from distillspec.report.page import render, write_report
+from distillspec.report.payback import Cost
 from tests.measure.timed.test_audit import a_round
 from tests.measured import a_place, a_regret, summary_by_hand
 
@@ -86,6 +87,25 @@ def test_names_are_escaped_and_findings_stand_in_words(page: str) -> None:
     assert "hand &lt;made&gt;" in page
     assert "<li>No difference in tau is shown at any gamma.</li>" in page
     assert "a &lt; b &amp; c" in page
+
+
+def test_five_findings_are_shown_and_the_others_folded(by_hand: Summary) -> None:
+    html = render(replace(by_hand, notes=[f"finding {n}" for n in range(7)]), {})
+    Balance(html)
+    shown, folded = html.split("<summary>2 more</summary>")
+    assert shown.count("<li>finding ") == 5
+    assert folded.count("<li>finding ") == 2
+
+
+def test_the_cost_of_distilling_is_on_the_page_where_it_is_known(
+    by_hand: Summary, tmp_path: Path
+) -> None:
+    write_summary(by_hand, tmp_path / "summary.json")
+    assert "<h2>Cost</h2>" not in write_report(tmp_path, {}).read_text(encoding="utf-8")
+    page = write_report(tmp_path, {}, Cost(1800.0, 1800.0, 1), 2.5).read_text(encoding="utf-8")
+    Balance(page)
+    assert "<h2>Cost</h2>" in page
+    assert "Distilling took 1:00:00" in page and "it cost 2.50." in page
 
 
 def test_sections_without_content_are_left_out(by_hand: Summary) -> None:
