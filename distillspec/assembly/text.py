@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from distillspec.assembly.pair import ModelPair
-from distillspec.assembly.target_data import target_sampler
+from distillspec.assembly.target_data import known_responses, target_sampler
 from distillspec.corpus.batches.batching import Batch, collate
 from distillspec.corpus.batches.data_module import check_fixed
 from distillspec.corpus.served.request import check_fits
 from distillspec.corpus.sources.prompts import Prompt, PromptSets, load_prompts
 from distillspec.corpus.sources.suite_prompts import SuitePrompts, load_suite_prompts
+from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.corpus.stores.responses import row_seed
 from distillspec.errors import DistillSpecError
 from distillspec.measure.exact.corpus_alpha import mass
@@ -122,10 +123,25 @@ def overlap_notes(recipe: Recipe, sets: PromptSets) -> list[str]:
     ]
 
 
-def preview_batch(pair: ModelPair, training: Sequence[Prompt]) -> Batch | None:
-    """The first data.preview rows of fixed text with their masks; None if there is none."""
-    rows = [(p.tokens, p.response) for p in training if p.response is not None]
-    rows = rows[: pair.recipe.data.preview]
+def preview_batch(
+    pair: ModelPair, training: Sequence[Prompt], responses: dict[str, Tokens] | None
+) -> Batch | None:
+    """The first data.preview rows that training reads, with their masks.
+
+    Args:
+        pair: Target and draft.
+        training: Training prompts.
+        responses: The target's responses by prompt key, None if the recipe trains on other text.
+
+    Returns:
+        None if no text is known before training.
+    """
+    stored = pair.recipe.distill.stored
+    rows = [
+        (prompt.tokens, response)
+        for prompt in training[: pair.recipe.data.preview]
+        for response in known_responses(prompt, stored, responses)[:1]
+    ]
     if not rows:
         return None
     return collate(rows, pair.pad_token, on_prompts=pair.recipe.distill.on_prompts)

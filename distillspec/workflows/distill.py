@@ -81,13 +81,13 @@ def trained(recipe: Recipe, folder: Path | None) -> RunFolder:
 def train_drafts(run: Run) -> None:
     """Train the distilled draft, then its control; each resumes from its last checkpoint."""
     recipe = run.recipe
-    _show_preview(run)
     # Called for its check, before the target works for hours.
     bucket_steps(recipe.distill, len(run.prompts.training))
     run.say(*_small_data_notes(run))
     # 1. The target writes the stored text, in which the tokens of a trimmed head are counted.
     text = run.target.training_text(run.pair, run.prompts, run.world, lambda x: _settled(run, x))
     run.say(*text.notes)
+    _show_preview(run, text)
     _say_shared_tokens(run)
     if text.cached is not None and run.world.rank:
         run.pair.target.release()  # rank 0 keeps its target for probe, export and evaluation
@@ -112,8 +112,8 @@ def train_drafts(run: Run) -> None:
         torch.set_num_threads(recipe.hardware.threads or len(os.sched_getaffinity(0)))
 
 
-def _show_preview(run: Run) -> None:
-    rows = preview_batch(run.pair, run.prompts.training)
+def _show_preview(run: Run, text: TrainingText) -> None:
+    rows = preview_batch(run.pair, text.training, text.responses)
     if rows is not None and not run.world.rank:
         show(rows, run.pair.tokenizer, console)
 

@@ -62,7 +62,20 @@ def test_the_probe_takes_one_prompt_of_each_of_the_last_documents(plan: dict[str
 
 def test_no_preview_is_made_where_none_is_wanted(plan: dict[str, Any]) -> None:
     pair = load_pair(recipe(plan, data={**plan["data"], "preview": 0}))
-    assert preview_batch(pair, pair_prompts(pair).training) is None
+    assert preview_batch(pair, pair_prompts(pair).training, None) is None
+
+
+def test_the_preview_shows_the_text_that_is_trained_on(plan: dict[str, Any]) -> None:
+    written = load_pair(recipe(plan, distill={"source": {"draft": 1.0}}))
+    training = pair_prompts(written).training
+    assert preview_batch(written, training, None) is None  # the draft has not written it yet
+    sampled = load_pair(recipe(plan, distill={"source": {"target": 1.0}}))
+    responses = {prompt.key: (7, 8, 9) for prompt in training}
+    rows = preview_batch(sampled, training, responses)
+    assert rows is not None and len(rows.tokens) == sampled.recipe.data.preview
+    assert [
+        row[mask].tolist() for row, mask in zip(rows.tokens, rows.is_response, strict=True)
+    ] == [[7, 8, 9]] * len(rows.tokens)
 
 
 def test_prompts_of_chats_are_not_learned_from(plan: dict[str, Any]) -> None:
