@@ -44,6 +44,7 @@ class CardFacts:
         licence: A Hub licence id.
         data: The data set's name on the Hub, if it has one.
         has_encoder: Whether the pair is encoder-decoder.
+        is_chat: Whether the pair was trained on chats.
     """
 
     name: str
@@ -57,6 +58,7 @@ class CardFacts:
     licence: str | None = None
     data: str | None = None
     has_encoder: bool = False
+    is_chat: bool = False
 
 
 def draft_card(facts: CardFacts, summary: Summary | None = None) -> str:
@@ -305,7 +307,11 @@ def _start(facts: CardFacts) -> str:
 
 def _launches(facts: CardFacts) -> Sequence[str]:
     lines = launch_lines(
-        facts.target, facts.draft, facts.num_assistant_tokens, has_encoder=facts.has_encoder
+        facts.target,
+        facts.draft,
+        facts.num_assistant_tokens,
+        has_encoder=facts.has_encoder,
+        is_chat=facts.is_chat,
     )
     return [
         f"{line.engine}:\n\n{markdown.code_block(line.language, line.text)}\n\n{line.note}"
@@ -314,7 +320,10 @@ def _launches(facts: CardFacts) -> Sequence[str]:
 
 
 def _shown(model: str) -> str:
-    """A Hub id as a link; a local folder by its last two names, without the machine's paths."""
+    """A Hub id as a link; a local folder by its last two names, without the machine's paths.
+
+    The dots tell a folder from a Hub id.
+    """
     if is_hub_id(model):
         return f"[{model}](https://huggingface.co/{model})"
-    return markdown.name("/".join(Path(model).parts[-2:]))
+    return markdown.name("/".join(["...", *Path(model).parts[-2:]]))

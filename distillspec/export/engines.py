@@ -25,18 +25,21 @@ class Launch(NamedTuple):
     note: str
 
 
-def launch_lines(target: str, draft: str, gamma: int, *, has_encoder: bool = False) -> list[Launch]:
+def launch_lines(
+    target: str, draft: str, gamma: int, *, has_encoder: bool = False, is_chat: bool = False
+) -> list[Launch]:
     """Complete launch texts of every engine.
 
     Args:
         target, draft: Folders or Hub ids.
         gamma: Drafted tokens per block.
         has_encoder: Whether the pair is encoder-decoder; only transformers decodes it with a draft.
+        is_chat: Whether prompts are chats, which the target's template renders.
     """
     if has_encoder:
-        return [_transformers(target, draft, gamma, "AutoModelForSeq2SeqLM")]
+        return [_transformers(target, draft, gamma, "AutoModelForSeq2SeqLM", is_chat=False)]
     return [
-        _transformers(target, draft, gamma, "AutoModelForCausalLM"),
+        _transformers(target, draft, gamma, "AutoModelForCausalLM", is_chat=is_chat),
         _vllm(target, draft, gamma),
         _sglang(target, draft, gamma),
         _llama_cpp(target, draft, gamma),
@@ -49,8 +52,16 @@ _BY_ARGMAX = (
 )
 
 
-def _transformers(target: str, draft: str, gamma: int, kind: str) -> Launch:
+_CHAT = """\
+messages = [{"role": "user", "content": "Why is the sky blue?"}]
+inputs = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+)"""
+
+
+def _transformers(target: str, draft: str, gamma: int, kind: str, *, is_chat: bool) -> Launch:
     prompt = "summarize: " if kind == "AutoModelForSeq2SeqLM" else "def "
+    asked = _CHAT if is_chat else f'inputs = tokenizer({prompt!r}, return_tensors="pt")'
     text = f"""\
 from transformers import {kind}, AutoTokenizer
 
@@ -60,7 +71,7 @@ draft = {kind}.from_pretrained({draft!r})
 draft.generation_config.num_assistant_tokens = {gamma}
 draft.generation_config.num_assistant_tokens_schedule = "constant"
 draft.generation_config.assistant_confidence_threshold = 0
-inputs = tokenizer({prompt!r}, return_tensors="pt")
+{asked}
 outputs = target.generate(**inputs, assistant_model=draft, max_new_tokens=64)
 print(tokenizer.decode(outputs[0]))"""
     note = (

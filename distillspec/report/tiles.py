@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from distillspec.measure.stats.intervals import FEWEST
 from distillspec.measure.summary.records import Recommendation, Summary
+from distillspec.recipe.hub_id import is_hub_id
 from distillspec.report.figures.theme import degrees
 from distillspec.text.numbers import NO_INTERVAL, interval, known
 
@@ -36,7 +38,9 @@ def title(summary: Summary) -> str:
 
 
 def _name(path: Any) -> str:
-    return "/".join(path.rstrip("/").split("/")[-2:]) if isinstance(path, str) else ""
+    if not isinstance(path, str) or is_hub_id(path):
+        return path or ""
+    return "/".join(["...", *Path(path).parts[-2:]])
 
 
 def facts(summary: Summary) -> list[str]:

@@ -107,6 +107,7 @@ def _card_facts(run: Run, gamma: int, repository: str | None = None) -> CardFact
         training=plan_in_words(recipe) + only_text,
         caution=run.pair.vocabulary.caution(),
         has_encoder=run.pair.start_token is not None,
+        is_chat=run.prompts.template_hash is not None,
     )
 
 

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from distillspec.export.engines import engine_verdicts, launch_lines
 from distillspec.models.loading.model_facts import ModelFacts, folder_facts
@@ -111,6 +113,18 @@ def test_the_transformers_text_runs_as_it_stands(
     launch = launch_lines(str(tiny_pair / "target"), str(tiny_pair / "draft"), 3)[0]
     exec(compile(launch.text, "launch", "exec"), {})
     assert capsys.readouterr().out.startswith("def ")
+
+
+def test_a_chat_is_rendered_by_the_targets_template(
+    tiny_pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = shutil.copytree(tiny_pair / "target", tmp_path / "target")
+    tokenizer = AutoTokenizer.from_pretrained(target)
+    tokenizer.chat_template = "{% for m in messages %}asked: {{ m['content'] }}\n{% endfor %}"
+    tokenizer.save_pretrained(target)
+    launch = launch_lines(str(target), str(tiny_pair / "draft"), 3, is_chat=True)[0]
+    exec(compile(launch.text, "launch", "exec"), {})
+    assert capsys.readouterr().out.startswith("asked: Why is the sky blue?\n")
 
 
 def test_a_pair_with_encoders_is_for_transformers_alone(

@@ -78,7 +78,7 @@ def test_the_title_names_target_and_draft(by_hand: Summary) -> None:
     models = {"target": {"path": "checkpoints/a/target"}, "undistilled": {"path": "org/draft"}}
     assert (
         title(replace(by_hand, environment={"models": models}))
-        == "a/target with the draft org/draft: hand <made>"
+        == ".../a/target with the draft org/draft: hand <made>"
     )
     assert title(replace(by_hand, environment={})) == "Speculative decoding: hand <made>"
 
