@@ -21,8 +21,8 @@ class ProbeConfig(Section):
         50, description="steps between two probes; the first ones are after 1/4 and 1/2 of them"
     )
     prompts: Rows = Field(16, description="held-out prompts probed")
-    gamma: Block = Field(4, description="block size of the decoded tau, tokens")
-    max_new_tokens: Tokens = Field(48, description="tokens decoded per prompt")
+    gamma: Block = Field(4, description="block size of the expected tau, tokens")
+    max_new_tokens: Tokens = Field(48, description="tokens of the target's answer to each prompt")
 
 
 class OnlineTargetConfig(Section):

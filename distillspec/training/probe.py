@@ -1,4 +1,4 @@
-"""The probe: alpha of the draft on text of the target, and tau of real speculative decoding."""
+"""The probe: alpha and expected tau of the draft on text of the target."""
 
 from __future__ import annotations
 
@@ -9,21 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from distillspec.corpus.sources.prompts import Prompt
-from distillspec.measure.exact.corpus_alpha import acceptance
-from distillspec.models.runners.compiled import make_runner
-from distillspec.models.runners.tree_batch import eager_runner
+from distillspec.measure.exact.corpus_alpha import readings
+from distillspec.measure.exact.expected_rounds import expected_counts
 from distillspec.models.sampling.generate import DrawnText, generate
 from distillspec.models.surgery.frozen_target import FrozenTarget
 from distillspec.recipe import distill
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.choose.configuration import Configuration
-from distillspec.speculation.decoding.engine import SpeculativeDecoder
-from distillspec.speculation.draft.chain import ChainDraft
-from distillspec.speculation.draft.stop import FixedLength
 from distillspec.speculation.random_source import GeneratorSource, RandomSource
-from distillspec.speculation.records import Counts
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.speculation.verify.token import verify_token
 from distillspec.text.numbers import known
 from distillspec.training.resume import Position
 from distillspec.training.shared_random import SharedRandomSource
@@ -38,13 +31,13 @@ class ProbeResult(NamedTuple):
     Attributes:
         alpha: Mean acceptance rate over `tokens`, in [0, 1]; NaN without tokens.
         tokens: Tokens of the target's text.
-        counts: Sums over the decoded rounds, from which tau follows.
+        tau: Expected tokens per round on this text; NaN if no text has room for a round.
         gamma: Drafted tokens per round.
     """
 
     alpha: float
     tokens: int
-    counts: Counts
+    tau: float
     gamma: int
 
     @property
@@ -65,23 +58,22 @@ class ProbeResult(NamedTuple):
         """The columns of metrics.csv."""
         return {
             "probe/alpha": self.alpha,
-            "probe/tau_tokens": self.counts.block_efficiency(),
+            "probe/tau_tokens": self.tau,
         }
 
     def words(self) -> str:
         """The result as a text for a progress line."""
         return (
             f"alpha {known(self.alpha, '.4f')} over {self.tokens} tokens, "
-            f"tau {known(self.counts.block_efficiency(), '.3f', ' tokens')} at gamma {self.gamma}"
+            f"expected tau {known(self.tau, '.3f', ' tokens')} at gamma {self.gamma}"
         )
 
 
 class AcceptanceProbe:
     """Measures drafts on held-out prompts and the target's answers to them.
 
-    The first measurement draws the answers. All measurements use the same text and the same random
-    numbers, also after a resumption, so their results differ by the draft only. A probe can measure
-    several drafts.
+    The first measurement draws the answers. All measurements use the same text, also after a
+    resumption, so their results differ by the draft only. A probe can measure several drafts.
 
     Attributes:
         plan: The recipe's section.
@@ -104,7 +96,7 @@ class AcceptanceProbe:
         """Prepare a probe.
 
         Args:
-            target: Writes the answers and verifies the drafts.
+            target: Writes the answers and reads them with the draft.
             prompts: Held-out prompts, of which the first `plan.prompts` are used.
             plan: The recipe's section.
             temperature: Of both models.
@@ -128,14 +120,22 @@ class AcceptanceProbe:
 
     @torch.no_grad()
     def measure(self, draft: PreTrainedModel) -> ProbeResult:
-        """Alpha and tau of a draft in eval mode, on the device of the target."""
+        """Alpha and expected tau of a draft in eval mode, on the device of the target."""
         # All drafts are measured on the same text, so it is drawn once.
         if self._texts is None:
             self._texts = self._drawn()
-        sums = acceptance(
+        read = readings(
             self._target.model, draft, self._texts, self._policy, vocab_size=self._vocab_size
         )
-        return ProbeResult(sums.mean(), sum(sums.tokens), self._decoded(draft), self.plan.gamma)
+        overlap = [alpha for text in read for alpha in text.overlap]
+        counts = [expected_counts(text.keep_probability, self.plan.gamma) for text in read]
+        rounds = sum(text.verifications for text in counts)
+        return ProbeResult(
+            sum(overlap) / len(overlap) if overlap else math.nan,
+            len(overlap),
+            sum(text.emitted for text in counts) / rounds if rounds else math.nan,
+            self.plan.gamma,
+        )
 
     def _drawn(self) -> list[DrawnText]:
         device = self._target.model.device
@@ -155,21 +155,3 @@ class AcceptanceProbe:
     def _random_source(self, seed: int, device: torch.device) -> RandomSource:
         source = GeneratorSource(torch.Generator(device).manual_seed(seed))
         return SharedRandomSource(source) if self.joint else source
-
-    def _decoded(self, draft: PreTrainedModel) -> Counts:
-        device = self._target.model.device
-        decoder = SpeculativeDecoder(
-            eager_runner(self._target.model, vocab_size=self._vocab_size),
-            # Eager, because a compiled graph would contain the weights of one step.
-            make_runner(draft, "eager", 0, (), vocab_size=self._vocab_size),
-            Configuration("probe", self.plan.gamma, ChainDraft(), FixedLength(), verify_token),
-            self._policy,
-            # A new stream for each measurement, so that every draft meets the same random numbers.
-            self._random_source(derive_seed(self._seed, "probe/decode"), device),
-        )
-        counts = Counts()
-        for prompt in self._prompts:
-            tokens = torch.tensor(prompt, device=device)
-            generation = decoder.decode(tokens, max_new_tokens=self.plan.max_new_tokens)
-            counts += Counts.of(generation.rounds)
-        return counts

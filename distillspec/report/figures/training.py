@@ -16,7 +16,7 @@ _PANELS = (
     ("loss (nats per token)", ("train/divergence_nats",)),
     ("loss (not in nats)", ("train/divergence",)),
     ("alpha", ("train/alpha", "probe/alpha")),
-    ("tau of the probe (tokens per forward)", ("probe/tau_tokens",)),
+    ("expected tau of the probe (tokens per forward)", ("probe/tau_tokens",)),
 )
 
 
@@ -37,7 +37,7 @@ def read_curves(metrics_csv: Mapping[str, Path]) -> Curves:
 
 
 def training_curves(curves: Curves, look: Theme) -> Figure | None:
-    """Loss, alpha and decoded tau over the steps, one line per run. Markers are probes."""
+    """Loss, alpha and expected tau over the steps, one line per run. Markers are probes."""
     panels = [
         (title, names)
         for title, names in _PANELS
