@@ -23,7 +23,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _SUFFIXES = (".yaml", ".yml", ".json", ".py")
 _COMPARISON = re.compile(rb"^kind: *[\"']?comparison\b", re.MULTILINE)
 # Of the package's models: their folders, also as the recipes of the checkout name them.
-_MODELS = ("nano-python/target", "nano-python/draft")
+_MODELS = tuple(f"nano-python/{name}" for name in ("target", "target-sympy", "target-cpp", "draft"))
 _CHECKPOINTS = "checkpoints/"
 # Kind -> folder in an installed package, folder in a checkout.
 _FOLDERS: dict[Kind, tuple[str, str]] = {
@@ -78,8 +78,7 @@ def hint(kind: Kind, name: str) -> str:
 def located(model: str) -> str:
     """Where the model `model` lies: that path, or the built-in folder if there is nothing.
 
-    The built-in pair is `nano-python/target` and `nano-python/draft`, with or without
-    `checkpoints/` before it.
+    The built-in models are the folders of `nano-python/`, with or without `checkpoints/` before.
     """
     name = model.removeprefix("./").removeprefix(_CHECKPOINTS).rstrip("/")
     if name not in _MODELS or os.path.lexists(model):
