@@ -179,6 +179,16 @@ class EvaluateConfig(Section):
         "a third of its time; it then trains at the one with the highest alpha on the probe's text",
     )
 
+    @model_validator(mode="after")
+    def _tries_each_rate_once(self) -> Self:
+        if len({f"{factor:g}" for factor in self.control_rates}) < len(self.control_rates):
+            raise RefusedError(
+                "evaluate.control_rates lists a rate twice",
+                keys=["control_rates"],
+                fix="list each once, such as [0.3, 1.0, 3.0]",
+            )
+        return self
+
 
 class ExportConfig(Section):
     push: str | None = Field(None, description="Hub repository to upload to: user/name")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,9 @@ from distillspec.recipe.words import plan_in_words
 from distillspec.runtime import atomic
 from distillspec.runtime.plain_files import BoundedText, read_json
 from distillspec.runtime.processes import leave
+from distillspec.text.numbers import known
 from distillspec.training.fit import FitOutcome
+from distillspec.training.resume import LAST
 from distillspec.workflows.evaluate import evaluate_run
 from distillspec.workflows.export import export_run, push_draft
 from distillspec.workflows.run import Run, console, read_head, started
@@ -36,7 +39,7 @@ class _ChosenRate(NamedTuple):
     """The learning rate of the control, and the highest alpha at each that was tried."""
 
     learning_rate: float
-    alphas: dict[str, float]
+    alphas: dict[str, float | None]
 
 
 def run(recipe: Recipe, folder: Path | None) -> int:
@@ -89,19 +92,22 @@ def train_drafts(run: Run) -> None:
     run.say(*text.notes)
     _show_preview(run, text)
     _say_shared_tokens(run)
-    if text.cached is not None and run.world.rank:
+    if text.cached is not None and run.world.rank and not recipe.distill.needs_target:
         run.pair.target.release()  # rank 0 keeps its target for probe, export and evaluation
     # 2. The distilled draft.
     distilled = _fit(run, recipe, run.folder.path, "distilled", text)
-    cost = {"text_seconds": text.seconds, "processes": run.world.size}
+    cost = {"text_seconds": text.seconds / run.world.size, "processes": run.world.size}
     outcomes = {"distilled": {**distilled.record(), **cost}}
     # 3. The control trains for as long, by next-token loss. Caching logits is a part of distilling.
-    caching = 0.0 if text.cached is None else text.cached.store.seconds
+    # The seconds of stores are sums over processes, which worked at the same time.
+    caching = 0.0 if text.cached is None else text.cached.store.seconds / run.world.size
     control = control_recipe(recipe, (distilled.seconds + caching) / 60.0)
     if recipe.evaluate.control and _has_text_for(run, control):
         control = _at_best_rate(run, control, text)
         outcomes["control"] = _fit(run, control, run.folder.control, "control", text).record()
     if not run.world.rank:
+        # After the control, whose steps all processes share: none of them reads the trials now.
+        shutil.rmtree(run.folder.control_rates, ignore_errors=True)
         atomic.write_json(run.folder.training_file, outcomes)
     # 4. The other processes end, so that what follows has the entire machine.
     if run.pair.is_split:
@@ -196,6 +202,8 @@ def _at_best_rate(run: Run, control: Recipe, text: TrainingText) -> Recipe:
     rates = [factor * control.optimizer.learning_rate for factor in factors]
     if len(rates) == 1:
         return _at_rate(control, rates[0])
+    if (run.folder.control / LAST).exists() and not path.exists():
+        return control  # a run of version 0.2, which tried no rates
     if path.exists():
         # A resumed run has chosen already. Every process sees so before any of them can write.
         fix = "delete the file: the rate is then chosen again"
@@ -204,9 +212,7 @@ def _at_best_rate(run: Run, control: Recipe, text: TrainingText) -> Recipe:
         chosen = _chosen_rate(run, control, text, rates)
         if not run.world.rank:
             atomic.write_json(path, chosen._asdict())
-    if not run.world.rank:
-        shutil.rmtree(run.folder.control_rates, ignore_errors=True)
-    tried = ", ".join(f"{alpha:.4f} at {rate}" for rate, alpha in chosen.alphas.items())
+    tried = ", ".join(f"{known(alpha, '.4f')} at {rate}" for rate, alpha in chosen.alphas.items())
     run.say(f"the control's learning rate is {chosen.learning_rate:g} (alpha {tried})")
     return _at_rate(control, chosen.learning_rate)
 
@@ -217,12 +223,25 @@ def _chosen_rate(
     minutes = control.distill.max_minutes
     assert minutes is not None, "only the minutes end the training of a control"
     distill = control.distill.model_copy(update={"max_minutes": minutes / _TRIALS_PER_TRAINING})
-    trial, alphas = control.model_copy(update={"distill": distill}), dict[str, float]()
+    trial, alphas = control.model_copy(update={"distill": distill}), dict[str, float | None]()
     for rate in rates:
         folder = run.folder.control_rates / f"{rate:g}"
-        outcome = _fit(run, _at_rate(trial, rate), folder, f"control at {rate:g}", text)
-        alphas[f"{rate:g}"] = outcome.best_alpha
-    return _ChosenRate(max(rates, key=lambda rate: alphas[f"{rate:g}"]), alphas)
+        outcome = _fit(run, _at_rate(trial, rate), folder, f"control at rate {rate:g}", text)
+        alphas[f"{rate:g}"] = None if math.isnan(outcome.best_alpha) else outcome.best_alpha
+    return _ChosenRate(best_rate(alphas, control.optimizer.learning_rate), alphas)
+
+
+def best_rate(alphas: Mapping[str, float | None], usual: float) -> float:
+    """The rate with the highest alpha; of equals the one nearest to the usual rate.
+
+    All are equal where no rate improves on the draft before training.
+    """
+
+    def rank(rate: str) -> tuple[float, float]:
+        alpha = alphas[rate]
+        return (-math.inf if alpha is None else alpha, -abs(math.log(float(rate) / usual)))
+
+    return float(max(alphas, key=rank))
 
 
 def _at_rate(recipe: Recipe, rate: float) -> Recipe:
@@ -231,7 +250,7 @@ def _at_rate(recipe: Recipe, rate: float) -> Recipe:
 
 
 def _fit(run: Run, recipe: Recipe, folder: Path, label: str, text: TrainingText) -> FitOutcome:
-    run.say(f"training the {label} draft: {plan_in_words(recipe)}")
+    run.say(f"training the draft '{label}': {plan_in_words(recipe)}")
     outcome = train_draft(
         run.pair,
         recipe,
