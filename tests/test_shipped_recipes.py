@@ -23,12 +23,14 @@ from transformers import (
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.surgery.random_llama import random_llama
+from distillspec.recipe.builtin import names
 from distillspec.recipe.data import HubSource
 from distillspec.recipe.dry_run import plan, render
-from distillspec.recipe.loading import load_recipe
+from distillspec.recipe.loading import load_comparison, load_recipe
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.schema import Recipe
 from distillspec.workflows import distill
+from distillspec.workflows.compare_variants import checked_variants
 from tests.seq2seq import t5_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -202,3 +204,9 @@ def test_a_step_is_trained_on_small_models_of_the_same_classes(
     (run,) = (place / "checkpoints" / "runs" / name).iterdir()
     config = json.loads((run / "draft" / "config.json").read_text())
     assert config["vocab_size"] == PAIRS[name][0].vocab_size
+
+
+@pytest.mark.parametrize("name", names("comparison"))
+def test_a_shipped_comparison_has_variants_that_resolve(name: str) -> None:
+    comparison = load_comparison(name)
+    assert set(checked_variants(comparison)) == set(comparison.variants)

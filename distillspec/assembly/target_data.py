@@ -25,7 +25,7 @@ from distillspec.divergence.top_tokens import TopTokens, top_tokens
 from distillspec.models.loading.digest import model_digest
 from distillspec.models.sampling.generate import generate
 from distillspec.models.vocabulary.tokenizer_pair import vocabulary_digest
-from distillspec.recipe.distill import CachedTargetConfig
+from distillspec.recipe.target_logits import CachedTargetConfig
 from distillspec.recipe.text_source import Origin
 from distillspec.runtime.processes import writing_store
 from distillspec.runtime.terminal import Terminal

@@ -19,8 +19,9 @@ from distillspec.models.loading.load import load_model
 from distillspec.models.runners.eager import vocabulary_size
 from distillspec.models.surgery.frozen_target import FrozenTarget
 from distillspec.recipe.capacity import check_visits
-from distillspec.recipe.distill import DistillConfig, OnlineTargetConfig
+from distillspec.recipe.distill import DistillConfig
 from distillspec.recipe.schema import Recipe
+from distillspec.recipe.target_logits import OnlineTargetConfig
 from distillspec.recipe.text_source import SourceShares
 from distillspec.training.cached_target import CachedTopKTarget
 from distillspec.training.callback import ProbeMeasure

@@ -159,11 +159,16 @@ def _tell(fault: _Fault, data: object, schema: SchemaNode) -> _Words:
             f"add `{path[-1]}:` {place.words()}{meaning}",
         )
     if fault.refusal is not None:
-        keys = tuple((*path, *key.split(".")) for key in fault.refusal.keys)
+        keys = tuple((*path, *_parts_of(key)) for key in fault.refusal.keys)
         return _Words(fault.refusal.what, keys or (path,), fault.refusal.fix, fault.refusal.why)
     if fault.type == "missing":  # an element of a list of fixed length
         path = path[:-1]
     return _wrong_value(path, data, schema)
+
+
+def _parts_of(key: str) -> Path:
+    """The names of a key, and the places in its lists."""
+    return tuple(int(part) if part.isdecimal() else part for part in key.split("."))
 
 
 def _unknown_key(path: Path, data: object, schema: SchemaNode) -> _Words:

@@ -146,7 +146,7 @@ class DataConfig(Section):
     )
     max_prompt_tokens: Tokens = Field(
         512,
-        description="longer prompts of Python files lose their beginning, longer rows are left out",
+        description="longer prompts of code lose their beginning, longer rows are left out",
     )
     max_response_tokens: Tokens = Field(256, description="responses are cut here, tokens")
     max_prompts: Count | None = Field(None, description="use at most this many training prompts")

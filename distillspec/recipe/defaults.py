@@ -28,6 +28,9 @@ def with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
     distill = recipe.get("distill", {})
     if not isinstance(distill, dict) or {"divergence", "source"} <= distill.keys():
         return recipe
+    distill = with_last_phase(distill)
+    if {"divergence", "source"} <= distill.keys():
+        return {**recipe, "distill": distill}
     pair, hardware = _section(recipe, "pair"), _section(recipe, "hardware")
     is_endpoint = pair.get("endpoint") is not None
     divergence = distill.get("divergence", "nll" if is_endpoint else "jsd")
@@ -51,6 +54,27 @@ def with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
     else:
         source = _BEST
     return {**recipe, "distill": {"divergence": divergence, "source": source, **distill}}
+
+
+def with_last_phase(distill: Any) -> Any:
+    """The section `distill` with what every phase of its schedule sets, if it does not set it.
+
+    The value is that of the last phase. So a resolved recipe has no value that nothing reads.
+
+    Args:
+        distill: Not yet checked.
+    """
+    schedule = distill.get("schedule") if isinstance(distill, dict) else None
+    if not isinstance(schedule, list | tuple) or not schedule:
+        return distill
+    if not all(isinstance(phase, dict) for phase in schedule):
+        return distill
+    shared = {
+        name: schedule[-1][name]
+        for name in ("divergence", "mix", "source", "target_logits")
+        if all(phase.get(name) is not None for phase in schedule)
+    }
+    return {**shared, **distill}
 
 
 def _section(values: dict[str, Any], name: str) -> dict[str, Any]:

@@ -8,10 +8,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from distillspec.recipe.defaults import with_last_phase
 from distillspec.recipe.distill_rules import DISTILL
 from distillspec.recipe.loss import UNITS, LossUnit, MixConfig, SelectConfig, Term
+from distillspec.recipe.phase import OF_PHASE, PhaseConfig
 from distillspec.recipe.rule import RefusedError
 from distillspec.recipe.section import Block, Count, Minutes, Part, Rows, Section, Tokens
+from distillspec.recipe.target_logits import CachedTargetConfig, OnlineTargetConfig, TargetLogits
 from distillspec.recipe.temperature import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 from distillspec.recipe.text_source import Origin, ReplayConfig, SourceShares, SpeculativeConfig
 
@@ -23,72 +26,6 @@ class ProbeConfig(Section):
     prompts: Rows = Field(16, description="held-out prompts probed")
     gamma: Block = Field(4, description="block size of the expected tau, tokens")
     max_new_tokens: Tokens = Field(48, description="tokens of the target's answer to each prompt")
-
-
-class OnlineTargetConfig(Section):
-    """The target runs on every batch and gives its entire distribution; nothing is kept."""
-
-    kind: Literal["online"]
-
-
-class CachedTargetConfig(Section):
-    """The target runs once on known text, and its top-k logits are kept on disk."""
-
-    kind: Literal["cached"]
-    k: Tokens = Field(
-        64,
-        description="most probable tokens that are kept for each position, with the mass of the "
-        "rest; more cost more disk",
-    )
-    dtype: Literal["float16", "float32"] = Field(
-        "float16", description="type of the kept log-probabilities; float16 halves the disk space"
-    )
-    store: str = Field(
-        "data/signals",
-        description="folder of the cache; recipes that need the same logits share it",
-    )
-
-    def bytes_per_token(self, vocab_size: int) -> int:
-        """Of one record: ids of 2 bytes (3 from 2**16 tokens on), values, and the rest's 4."""
-        of_id = 2 if vocab_size <= 2**16 else 3
-        return self.k * (of_id + (2 if self.dtype == "float16" else 4)) + 4
-
-
-TargetLogits = Annotated[OnlineTargetConfig | CachedTargetConfig, Field(discriminator="kind")]
-
-
-class PhaseConfig(Section):
-    """A part of the training; what it does not set is as in `distill`."""
-
-    share: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        description="share of the run: of its steps, or of its minutes if they end it"
-    )
-    divergence: Term | Literal["mix"] | None = Field(None, description="see distill.divergence")
-    mix: MixConfig | None = Field(None, description="see distill.mix")
-    source: SourceShares | None = Field(None, description="see distill.source")
-    target_logits: TargetLogits | None = Field(None, description="see distill.target_logits")
-    until_alpha: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
-        None,
-        description="end the phase before its share when a probe finds this alpha; a draft that "
-        "has it before training skips the phase",
-    )
-    patience: Count | None = Field(
-        None,
-        description="end the phase before its share after this many probes without a better draft",
-    )
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the phase sets, by key of `distill`."""
-        named = {name: getattr(self, name) for name in _OF_PHASE}
-        given = {name: value for name, value in named.items() if value is not None}
-        # The weights of a mixture belong to `mix` alone.
-        if self.divergence is not None:
-            given.setdefault("mix", None)
-        return given
-
-
-_OF_PHASE = ("divergence", "mix", "source", "target_logits")
 
 
 class DistillConfig(Section):
@@ -124,8 +61,8 @@ class DistillConfig(Section):
     )
     schedule: tuple[PhaseConfig, ...] = Field(
         (),
-        description="parts of the training, one after the other, each with an objective, a source "
-        "and target logits of its own; their shares add up to 1. Default: one part",
+        description="phases of the training, one after the other, each with its objective, source "
+        "and target logits; their shares add up to 1. Default: one phase",
     )
     replay: ReplayConfig = Field(default_factory=ReplayConfig)
     speculative: SpeculativeConfig = Field(default_factory=SpeculativeConfig)
@@ -286,6 +223,11 @@ class DistillConfig(Section):
         """Whether a token's weight depends on all tokens of its step: then two passes are made."""
         return "tvd_plus" in self.terms or self.select is not None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _unset_keys_are_those_of_the_last_phase(cls, values: Any) -> Any:
+        return with_last_phase(values)
+
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
         total = sum(self.phase_shares)
@@ -295,6 +237,16 @@ class DistillConfig(Section):
                 keys=["schedule"],
                 fix="change the shares, such as 0.6 and 0.4",
             )
+        for number, phase in enumerate(self.schedule):
+            if phase.share * self.max_steps < 1.0:
+                raise RefusedError(
+                    f"phase {number} of distill.schedule has {phase.share:g} of {self.max_steps} "
+                    "steps, which is less than one",
+                    keys=[f"schedule.{number}.share", "max_steps"],
+                    fix="raise its share or max_steps, or remove the phase",
+                )
+        self._check_ends()
+        self._check_unread()
         kept = [phase.cached_logits for phase in self.phases if phase.cached_logits]
         if any(logits != kept[0] for logits in kept):
             raise RefusedError(
@@ -304,6 +256,28 @@ class DistillConfig(Section):
                 why="all parts read one cache",
             )
         return self
+
+    def _check_ends(self) -> None:
+        last = len(self.schedule) - 1
+        for name in ("until_alpha", "patience"):
+            if self.schedule and getattr(self.schedule[last], name) is not None:
+                raise RefusedError(
+                    f"the last phase of distill.schedule has {name}, and no phase follows it",
+                    keys=[f"schedule.{last}.{name}"],
+                    fix=f"remove {name}, or add a phase",
+                )
+
+    def _check_unread(self) -> None:
+        """Refuse a setting that every phase replaces, so that a change of it is not lost."""
+        for name in OF_PHASE:
+            phases = [getattr(phase, name) for phase in self.schedule]
+            if phases and None not in phases and getattr(self, name) != phases[-1]:
+                raise RefusedError(
+                    f"distill.{name} has no effect: every phase of distill.schedule sets it",
+                    keys=[name, "schedule"],
+                    fix=f"change it in the phases, or set distill.schedule: []. What stands in "
+                    f"distill.{name} may repeat the last phase",
+                )
 
 
 def _key_in_phase(number: int, given: Set[str], key: str) -> str:

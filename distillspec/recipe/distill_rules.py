@@ -137,7 +137,7 @@ DISTILL = (
             and distill.source.of != distill.source.stored
             and (distill.source.per != "batch" or not distill.source.stored)
         ),
-        what="target_logits of kind cached needs stored text, in entire batches beside other text",
+        what="target_logits of kind cached needs stored text; other text must be in other batches",
         fix="set distill.source to shares of fixed and target, such as {target: 1.0}, or to "
         "{draft: 0.5, target: 0.5, per: batch}, or set distill.target_logits: {kind: online}",
         why="the cache holds the target's logits for text that is known before training",

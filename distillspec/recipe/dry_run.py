@@ -14,7 +14,7 @@ from distillspec.recipe import builtin
 from distillspec.recipe.capacity import check_memory, check_threads, llama_parameters, trained_bytes
 from distillspec.recipe.context import check_rows_fit, context_of
 from distillspec.recipe.data import CodeSource, HubSource, JsonlSource, PythonSource
-from distillspec.recipe.distill import CachedTargetConfig, DistillConfig
+from distillspec.recipe.distill import DistillConfig
 from distillspec.recipe.endpoint import check_can_ask
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.model_line import hub_or_missing, local_config, model_line, tokenizer_line
@@ -24,6 +24,7 @@ from distillspec.recipe.prompt_plan import AdversarialSource, PromptSource, Pyth
 from distillspec.recipe.schema import HardwareConfig, PairConfig, Recipe
 from distillspec.recipe.start import LlamaShape, PrunedDraftConfig
 from distillspec.recipe.suite import Suite
+from distillspec.recipe.target_logits import CachedTargetConfig
 from distillspec.recipe.text_source import Origin, SourceShares
 from distillspec.runtime.plain_files import check_regular
 

@@ -31,4 +31,6 @@ def _phase_in_words(plan: DistillConfig) -> str:
     text = "responses and their prompts" if plan.on_prompts else "responses"
     signal = plan.cached_logits
     kept = f" against the target's {signal.k} most probable tokens and the rest" if signal else ""
+    if kept and plan.source.of != plan.source.stored:
+        kept += " (of stored text)"
     return f"{plan.loss_in_words}{kept} on {', '.join(shares)} {text}"

@@ -78,6 +78,7 @@ def render(
         summary=summary,
         facts=facts(summary),
         tiles=tiles(summary),
+        findings=[note for note in summary.notes if note not in summary.cautions],
         paid_back=paid_back,
         columns=columns,
         PAGE=PAGE,

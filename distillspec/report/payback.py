@@ -37,10 +37,10 @@ class Cost(NamedTuple):
         draft = training.get("distilled")
         if not isinstance(draft, Mapping) or "text_seconds" not in draft:
             return None
-        beside = draft["seconds_by_phase"]
+        phases = draft["seconds_by_phase"]
         return cls(
             draft["text_seconds"] + 0.0,
-            draft["seconds"] + beside.get("probe", 0.0) + beside.get("checkpoint", 0.0),
+            draft["seconds"] + phases.get("probe", 0.0) + phases.get("checkpoint", 0.0),
             draft["processes"] + 0,
         )
 
@@ -64,7 +64,8 @@ def payback(summary: Summary, cost: Cost, price_per_hour: float | None = None) -
     if facts.get("gpus"):
         devices, unit = cost.processes, "GPU-hours"
     else:
-        devices, unit = int(facts.get("cores") or 1), "core-hours"
+        cores = facts.get("cores")
+        devices, unit = cores if isinstance(cores, int) and cores else 1, "core-hours"
     hours = cost.seconds / _HOUR
     lines = [
         f"Distilling took {clock(cost.seconds)} or {hours * devices:.2g} {unit}: "
@@ -82,22 +83,39 @@ def payback(summary: Summary, cost: Cost, price_per_hour: float | None = None) -
 
 
 def _repaid(summary: Summary, seconds: float, temperature: float) -> str:
-    here = _per_token(summary, summary.shown_draft, temperature)
+    draft = summary.shown_draft
+    here = _per_token(summary, draft, temperature)
+    best = summary.servable(draft, temperature) or summary.fastest(draft, temperature)
     plain = next((b for b in summary.baseline if b.temperature == temperature), None)
-    others = {
-        "the target alone": math.nan if plain is None else 1.0 / plain.tokens_per_second.value,
-        "the undistilled draft": _per_token(summary, "undistilled", temperature),
-    }
+    alone = 0.0 if plain is None else plain.tokens_per_second.value
+    against = [
+        ("the target alone", 1.0 / alone if alone else math.nan, best and best.speedup.low > 1.0),
+        (
+            "the undistilled draft",
+            _per_token(summary, "undistilled", temperature),
+            _is_shown_faster(summary, temperature),
+        ),
+    ]
     words = []
-    for name, other in others.items():
+    for name, other, is_shown in against:
         saved = other - here  # seconds per token
         if not math.isfinite(saved):
             continue
-        if saved <= 0.0:
-            words.append(f"never against {name}, since no time is saved")
-        else:
+        if is_shown and saved > 0.0:
             words.append(f"after {seconds / saved:,.0f} tokens against {name}")
+        else:
+            words.append(f"not against {name}: no saved time is shown")
     return f"At T = {temperature:g} it is repaid {', '.join(words) or 'after an unknown time'}."
+
+
+def _is_shown_faster(summary: Summary, temperature: float) -> bool:
+    """Whether the draft was shown to decode faster than the undistilled one."""
+    return any(
+        comparison.verdict == "higher"
+        for comparison in summary.comparisons
+        if (comparison.quantity, comparison.against) == ("speed", "undistilled")
+        and comparison.temperature == temperature
+    )
 
 
 def _per_token(summary: Summary, draft: str, temperature: float) -> float:

@@ -105,12 +105,15 @@ def _tile(
 
 
 def _is_faster(summary: Summary, best: Recommendation) -> str:
-    if summary.documents < FEWEST or not math.isfinite(best.speedup.low + best.speedup.high):
+    if not math.isfinite(best.speedup.low + best.speedup.high):
+        return "not known: there is no interval"
+    # 0 documents: a summary of an earlier version, which does not count them.
+    if 0 < summary.documents < FEWEST:
         return f"not known: {summary.documents} documents are too few for a verdict"
     if best.speedup.low > 1.0:
         return "yes"
     if best.speedup.high < 1.0:
-        return "no, slower than the target alone at every gamma: do not speculate"
+        return "no, slower than the target alone: do not speculate"
     return "not shown: the interval contains 1"
 
 
@@ -145,4 +148,5 @@ def _how_sure(summary: Summary, best: Recommendation) -> str:
     bounds = interval(best.speedup.low, best.speedup.high, without=NO_INTERVAL)
     text = f"{summary.confidence:.0%} interval {bounds} over {summary.documents or '?'} documents"
     doubts = len(summary.cautions)
-    return text + (f"; {doubts} cautions among the findings" if doubts else "")
+    counted = "1 caution" if doubts == 1 else f"{doubts} cautions"
+    return text + (f"; {counted} below" if doubts else "")

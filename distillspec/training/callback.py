@@ -20,6 +20,7 @@ from distillspec.training.progress import Reporter, StepReport
 from distillspec.training.resume import (
     BEST,
     LAST,
+    Comparable,
     HasPosition,
     Position,
     load_tensors,
@@ -35,19 +36,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class BestMeasure(Protocol):
+class BestMeasure(Comparable, Protocol):
     """The result of a probe. Rank 0 sends it to all processes."""
 
     @property
     def is_a_number(self) -> bool:
         """False if a distribution was not finite."""
         ...
-
-    def beats(self, best: Position) -> bool:
-        """Whether no earlier draft was better."""
-
-    def keep(self, best: Position) -> None:
-        """Store the result in `best`."""
 
     def metrics(self) -> dict[str, float]:
         """The result's columns of metrics.csv."""
@@ -130,6 +125,7 @@ class TrainingCallback(Callback):
         # The draft before training is measured too: it may stay the best.
         elif self._probe is not None:
             _log(trainer, self._probed(trainer), 0)
+            self._end_phases()
         # Until here a signal ends the run at once; from here on it waits for a step.
         self._step.stop.wait_for_steps()
 
@@ -149,6 +145,7 @@ class TrainingCallback(Callback):
         elif self._probe is None and ends:
             with self._averaged():
                 self._save_best(trainer)
+        self._end_phases()
         # 2. Log, then save: a checkpoint is never ahead of metrics.csv.
         _log(trainer, metrics, position.step)
         stops = ends or self._step.stops
@@ -189,6 +186,10 @@ class TrainingCallback(Callback):
         except DistillSpecError:
             trainer.loggers = []  # closing them would write into the missing folder
             raise
+
+    def _end_phases(self) -> None:
+        for note in self._step.end_phases():
+            self._reporter.note(f"step {self._step.position.step}: {note}")
 
     def _is_due(self, position: Position) -> bool:
         """Whether this step is saved: every n steps, or when a killed run would lose n minutes."""
@@ -233,27 +234,8 @@ class TrainingCallback(Callback):
         if result.beats(position):
             result.keep(position)
             self._save_best(trainer)
-            position.probes_without_gain = 0
-        else:
-            position.probes_without_gain += 1
-        self._end_phases()
+        position.note_probe(result)
         return {**result.metrics(), "probe/seconds": clock.seconds["probe"] - before}
-
-    def _end_phases(self) -> None:
-        """End the phases that the probe shows to be over."""
-        position, schedule = self._step.position, self._plan.schedule
-        # A good draft may skip several phases at its first probe.
-        while position.phase + 1 < len(schedule):
-            phase = schedule[position.phase]
-            if phase.until_alpha is not None and position.best_alpha >= phase.until_alpha:
-                reason = f"alpha has reached {phase.until_alpha:g}"
-            elif phase.patience is not None and position.probes_without_gain >= phase.patience:
-                reason = f"{phase.patience} probes without a better draft"
-            else:
-                return
-            self._step.next_phase()
-            plan = self._step.plan
-            self._reporter.note(f"step {position.step}: {reason}; next: {plan.loss_in_words}")
 
     def _save_best(self, trainer: Trainer) -> None:
         position = self._step.position

@@ -103,14 +103,14 @@ class FitInputs:
         recipe: How to train.
         draft: Model that is trained in place. Its weights are float32 (the masters);
             `hardware.precision` is the dtype of matrix products.
-        target: None if `cached` is given or the divergence is "nll".
+        target: None if training needs none: with `cached` on stored text alone, or by "nll".
         tokenizer: The pair's.
         data_module: Gives the rows of each step.
         probe: Chooses the best checkpoint; without a probe the last step is the best.
         eos_token_ids: End sampled responses; None for the draft's own.
         vocab_size: Tokens that target and draft share; None if they share all.
         reference: Draft that token selection compares with.
-        cached: Cached top-k logits of every predicted token, read in place of the target.
+        cached: Cached top-k logits of the stored text, read in place of the target.
     """
 
     recipe: Recipe

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from distillspec.measure.exact.corpus_alpha import surprise
 from distillspec.models.sampling.generate import DrawnText
-from distillspec.training.resume import Position
+from distillspec.training.resume import BestResult
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,11 +30,11 @@ class LossResult(NamedTuple):
         """False if a distribution was not finite."""
         return not math.isnan(self.nats)
 
-    def beats(self, best: Position) -> bool:
+    def beats(self, best: BestResult) -> bool:
         """Whether no earlier draft was better."""
         return best.best_nats is None or self.nats < best.best_nats
 
-    def keep(self, best: Position) -> None:
+    def keep(self, best: BestResult) -> None:
         """Store the loss in `best`."""
         best.best_nats = self.nats
 

@@ -33,7 +33,7 @@ COLUMNS = (
     "probe/tau_tokens",
     "probe/seconds",
     "probe/nats",
-    "train/alpha_at_most",  # replaces train/alpha if the target's top-k logits are cached
+    "train/alpha_at_most",  # replaces train/alpha in steps that read cached top-k logits
     "train/divergence",  # replaces train/divergence_nats if the loss is not in nats
 )
 

@@ -62,7 +62,7 @@ class Objective:
 
         Args:
             distill: The recipe's section.
-            target: None if `cached` is given or no loss reads a target.
+            target: None if no loss reads a target, or only on text that `cached` has.
             reference: A draft that was distilled before, for token selection.
             cached: Cached top-k logits of stored text, read in place of the target.
             vocab_size: Tokens that both models share; all losses are normalised over them.

@@ -18,7 +18,7 @@ from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.text.numbers import known
-from distillspec.training.resume import Position
+from distillspec.training.resume import BestResult
 from distillspec.training.shared_random import SharedRandomSource
 
 if TYPE_CHECKING:
@@ -46,11 +46,11 @@ class ProbeResult(NamedTuple):
         # NaN without tokens is no fault: there was nothing to measure.
         return not math.isnan(self.alpha) or not self.tokens
 
-    def beats(self, best: Position) -> bool:
+    def beats(self, best: BestResult) -> bool:
         """Whether no earlier draft was better."""
         return not self.alpha <= best.best_alpha  # also true if the best alpha is still NaN
 
-    def keep(self, best: Position) -> None:
+    def keep(self, best: BestResult) -> None:
         """Store alpha in `best`."""
         best.best_alpha = self.alpha
 

@@ -41,7 +41,31 @@ BEST = "best.ckpt"
 
 
 @dataclasses.dataclass
-class Position:
+class BestResult:
+    """The best result of some probes.
+
+    Attributes:
+        best_alpha: Highest alpha; NaN if the probe does not measure it.
+        best_nats: Lowest held-out loss; None if the probe does not measure it.
+    """
+
+    best_alpha: float = math.nan
+    best_nats: float | None = None
+
+
+class Comparable(Protocol):
+    """The result of a probe."""
+
+    def beats(self, best: BestResult) -> bool:
+        """Whether no earlier draft was better."""
+        ...
+
+    def keep(self, best: BestResult) -> None:
+        """Store the result in `best`."""
+
+
+@dataclasses.dataclass
+class Position(BestResult):
     """The progress of a run.
 
     Attributes:
@@ -53,6 +77,9 @@ class Position:
         best_alpha: Of the best step; NaN if the probe does not measure it.
         best_nats: Held-out loss of the best step; None if the probe does not measure it.
         phase: Phase of the schedule that the next step belongs to, from 0.
+        probed_alpha: Highest alpha of the probes up to this step; NaN if the probe does not measure
+            it. A resumed run repeats them, so a best draft of a later step does not count here.
+        probed_nats: Lowest held-out loss of the probes up to this step.
         probes_without_gain: Probes of this phase since the last one with a better draft.
     """
 
@@ -61,10 +88,20 @@ class Position:
     training_seconds: float = 0.0
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     best_step: int | None = None
-    best_alpha: float = math.nan
-    best_nats: float | None = None
     phase: int = 0
+    probed_alpha: float = math.nan
+    probed_nats: float | None = None
     probes_without_gain: int = 0
+
+    def note_probe(self, result: Comparable) -> None:
+        """Count a probe of the phase of the last step."""
+        so_far = BestResult(self.probed_alpha, self.probed_nats)
+        if result.beats(so_far):
+            result.keep(so_far)
+            self.probes_without_gain = 0
+        else:
+            self.probes_without_gain += 1
+        self.probed_alpha, self.probed_nats = so_far.best_alpha, so_far.best_nats
 
 
 class _Best(NamedTuple):

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 
+_ROUNDING = 1e-9  # of the sums of shares
+
+
 class _FirstPass(NamedTuple):
     """The first of two passes over one micro-batch: the target's outputs and the token weights."""
 
@@ -153,12 +156,31 @@ class Step:
         """The settings of the current phase."""
         return self.objective.distill
 
-    def next_phase(self) -> None:
-        """Begin the next phase of the schedule, if there is one."""
-        position = self.position
-        position.phase = min(position.phase + 1, len(self._objectives) - 1)
-        position.probes_without_gain = 0
-        self.rollout.distill = self.plan
+    def end_phases(self) -> list[str]:
+        """End the phases that are over; the next step then belongs to the first that is not.
+
+        Call it after each step and its probe, and after the probe before training.
+
+        Returns:
+            A note for each phase that a probe has ended.
+        """
+        position, schedule, notes = self.position, self.recipe.distill.schedule, list[str]()
+        done = share_done(position.step, position.training_seconds, self.recipe.distill)
+        # The last phase ends with the run. A good draft may skip several at its first probe.
+        while done < 1.0 and position.phase + 1 < len(schedule):
+            phase, reason = schedule[position.phase], ""
+            if phase.until_alpha is not None and position.probed_alpha >= phase.until_alpha:
+                reason = f"alpha has reached {phase.until_alpha:g}"
+            elif phase.patience is not None and position.probes_without_gain >= phase.patience:
+                reason = f"{phase.patience} probes without a better draft"
+            elif done < self._ends[position.phase] - _ROUNDING:
+                break
+            position.phase += 1
+            position.probes_without_gain = 0
+            self.rollout.distill = self.plan
+            if reason:
+                notes.append(f"{reason}; next: {self.plan.loss_in_words}")
+        return notes
 
     def run(self, trainer: Trainer, draft: nn.Module, rows: Sequence[TrainingRow]) -> None:
         """Train on `rows`, this process's share of the step. Every process must call it.
@@ -200,10 +222,6 @@ class Step:
         self.position.step += 1
         self.position.training_seconds = seconds
         self.position.response_tokens += int(tokens)
-        # 6. The phase of the next step.
-        done = share_done(self.position.step, seconds, self.recipe.distill)
-        while done < 1.0 and done >= self._ends[self.position.phase]:
-            self.next_phase()
 
     def _first_pass(
         self, trainer: Trainer, draft: nn.Module, batches: Sequence[MicroBatch]

@@ -198,6 +198,7 @@ def _check_identity(recipe: PretrainRecipe, files: CorpusFiles, path: Path) -> N
         "start_from": recipe.start_from,
         "context": recipe.train.context,
         "batch_size": recipe.train.batch_size,
+        **({} if recipe.train.optimizer == "muon" else {"optimizer": recipe.train.optimizer}),
     }
     if not path.exists():
         atomic.write_json(path, identity)
@@ -210,7 +211,8 @@ def _check_identity(recipe: PretrainRecipe, files: CorpusFiles, path: Path) -> N
         path.with_name("start.json").unlink(missing_ok=True)
         atomic.write_json(path, identity)
         return
-    changed = [name for name, value in identity.items() if stored.get(name) != value]
+    names = {**stored, **identity}
+    changed = [name for name in names if stored.get(name) != identity.get(name)]
     if changed:
         raise DistillSpecError(
             f"this run was started with another {', '.join(changed)}",

@@ -45,9 +45,9 @@ from distillspec.divergence.top_k import TopKDivergence
 from distillspec.divergence.top_tokens import TopTokens, top_tokens
 from distillspec.models.sampling.generate import generate
 from distillspec.models.surgery.hidden_states import hidden_states, output_head
-from distillspec.recipe.distill import CachedTargetConfig
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
+from distillspec.recipe.target_logits import CachedTargetConfig
 from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from distillspec.recipe.distill import CachedTargetConfig, DistillConfig
+from distillspec.recipe.distill import DistillConfig
 from distillspec.recipe.loss import Term
 
 DRAWN = {"divergence": "block_efficiency", "block_form": "drawn", "source": {"target": 1.0}}
@@ -150,14 +150,6 @@ def test_a_divergence_that_a_cache_serves_badly_is_told() -> None:
     assert DistillConfig.model_validate(online).cached_logits_caveat is None
 
 
-def test_a_records_size_is_that_of_ids_values_and_rest() -> None:
-    signal = CachedTargetConfig(kind="cached")
-    assert signal.bytes_per_token(4096) == 64 * (2 + 2) + 4 == 260
-    assert signal.bytes_per_token(2**16) == 260
-    assert signal.bytes_per_token(128_256) == 64 * (3 + 2) + 4 == 324
-    assert CachedTargetConfig(kind="cached", k=10, dtype="float32").bytes_per_token(300) == 64
-
-
 TWO = {
     "schedule": [
         {"share": 0.75, "divergence": "forward_kl", "source": {"target": 1.0}},
@@ -194,8 +186,8 @@ def test_a_run_needs_the_target_if_any_phase_does() -> None:
     stored = {"source": {"target": 1.0}}
     both = DistillConfig.model_validate({**stored, "schedule": [nll, nll]})
     assert not both.needs_target and not both.reads_target
-    one = DistillConfig.model_validate({**stored, "schedule": [nll, {"share": 0.5}]})
-    assert one.needs_target and one.reads_target
+    mixed = DistillConfig.model_validate({**stored, "schedule": [nll, {"share": 0.5}]})
+    assert mixed.needs_target and mixed.reads_target
 
 
 @pytest.mark.parametrize(
@@ -204,6 +196,9 @@ def test_a_run_needs_the_target_if_any_phase_does() -> None:
         ([{"share": 0.5}, {"share": 0.4}], "add up to 1, not 0.9"),
         ([{"share": 0.5}, {"share": 0.5, "divergence": "nll"}], "nll cannot be combined"),
         ([{"share": 1.0, "divergence": "mix"}], r"distill\.mix is missing"),
+        ([{"share": 0.9999}, {"share": 0.0001}], "less than one"),
+        ([{"share": 1.0, "patience": 2}], "the last phase of distill.schedule has patience"),
+        ([{"share": 0.5}, {"share": 0.5, "until_alpha": 0.5}], "has until_alpha"),
         ([{"share": 1.0, "mix": {"tvd": 1.0}}], r"distill\.mix is given"),
         (
             [{"share": 0.5, "target_logits": {"kind": "cached", "k": k}} for k in (8, 9)],
@@ -221,3 +216,23 @@ def test_a_phase_with_another_divergence_drops_the_mixture() -> None:
     first, second = DistillConfig.model_validate({**mixed, "schedule": schedule}).phases
     assert first.terms == {"jsd": 1.0}
     assert second.terms == {"jsd": 1.0, "tvd": 1.0}
+
+
+def test_a_setting_that_every_phase_replaces_is_refused() -> None:
+    """Else a change of it, on the command line or in a comparison, would be lost."""
+    schedule = [{"share": 0.5, "divergence": name} for name in ("forward_kl", "tvd")]
+    plan = DistillConfig.model_validate({"schedule": schedule})
+    assert plan.divergence == "tvd"  # that of the last phase, as a resolved recipe writes it
+    assert DistillConfig.model_validate(plan.model_dump()) == plan
+    assert "distill.divergence has no effect" in refused(
+        {"schedule": schedule, "divergence": "jsd"}
+    )
+    one_sets_it = [schedule[0], {"share": 0.5}]
+    assert DistillConfig.model_validate({"schedule": one_sets_it, "divergence": "tvd"})
+
+
+def test_a_phase_may_repeat_the_divergence_mix() -> None:
+    mixed = {"divergence": "mix", "mix": {"tvd": 1.0, "jsd": 1.0}}
+    phases = [{"share": 0.5, "divergence": "mix"}, {"share": 0.5}]
+    plan = DistillConfig.model_validate({**mixed, "schedule": phases})
+    assert [set(phase.terms) for phase in plan.phases] == [{"jsd", "tvd"}] * 2

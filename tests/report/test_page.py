@@ -92,9 +92,18 @@ def test_names_are_escaped_and_findings_stand_in_words(page: str) -> None:
 def test_five_findings_are_shown_and_the_others_folded(by_hand: Summary) -> None:
     html = render(replace(by_hand, notes=[f"finding {n}" for n in range(7)]), {})
     Balance(html)
-    shown, folded = html.split("<summary>2 more</summary>")
+    shown, folded = html.split("<summary>2 more findings</summary>")
     assert shown.count("<li>finding ") == 5
     assert folded.count("<li>finding ") == 2
+
+
+def test_cautions_are_never_folded(by_hand: Summary) -> None:
+    notes = [*(f"finding {n}" for n in range(7)), "be careful"]
+    html = render(replace(by_hand, notes=notes, cautions=["be careful"]), {})
+    Balance(html)
+    shown, folded = html.split("<summary>2 more findings</summary>")
+    assert "<h3>Cautions</h3>" in shown and "<li>be careful</li>" in shown
+    assert "be careful" not in folded
 
 
 def test_the_cost_of_distilling_is_on_the_page_where_it_is_known(

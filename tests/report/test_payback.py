@@ -25,15 +25,18 @@ def measured(by_hand: Summary, plain: float, undistilled: float, distilled: floa
     cells = [replace(c, tokens_per_second=speeds[c.draft]) for c in by_hand.cells]
     alone = Interval(plain, plain, plain)
     baseline = [replace(line, tokens_per_second=alone) for line in by_hand.baseline]
-    some = by_hand.recommendation[0]
+    some = replace(by_hand.recommendation[0], speedup=Interval(1.5, 1.2, 1.8))
     best = [
         replace(some, draft=draft, temperature=temperature, gamma=4)
         for draft in ("undistilled", "distilled")
         for temperature in (0.0, 1.0)
     ]
     machine = {"cores": 2, "gpus": []}
+    faster = "higher" if distilled > undistilled else "no difference shown"
+    speed = next(c for c in by_hand.comparisons if c.quantity == "speed")
     return replace(
         by_hand,
+        comparisons=[replace(speed, temperature=t, verdict=faster) for t in (0.0, 1.0)],
         cells=cells,
         baseline=baseline,
         recommendation=best,
@@ -63,7 +66,24 @@ def test_the_saved_time_repays_the_cost(by_hand: Summary) -> None:
 def test_what_saves_no_time_is_never_repaid(by_hand: Summary) -> None:
     lines = payback(measured(by_hand, 10.0, 20.0, 20.0), Cost(30.0, 90.0, 1))
     assert "after 2,400 tokens against the target alone" in lines[1]
-    assert "never against the undistilled draft, since no time is saved" in lines[1]
+    assert "not against the undistilled draft: no saved time is shown" in lines[1]
+
+
+def test_a_speed_up_that_is_not_shown_repays_nothing(by_hand: Summary) -> None:
+    summary = measured(by_hand, 10.0, 12.5, 20.0)
+    unsure = [replace(r, speedup=Interval(1.5, 0.9, 2.0)) for r in summary.recommendation]
+    lines = payback(replace(summary, recommendation=unsure), Cost(30.0, 90.0, 1))
+    assert "not against the target alone: no saved time is shown" in lines[1]
+    assert "after 4,000 tokens against the undistilled draft" in lines[1]
+
+
+def test_an_odd_summary_has_a_cost_and_no_claim(by_hand: Summary) -> None:
+    summary = replace(
+        measured(by_hand, 0.0, 0.0, 0.0), environment={"machine": {"cores": "two", "gpus": None}}
+    )
+    lines = payback(summary, Cost(30.0, 90.0, 1))
+    assert "0.033 core-hours" in lines[0]
+    assert lines[1] == "At T = 0 it is repaid after an unknown time."
 
 
 @pytest.mark.parametrize(

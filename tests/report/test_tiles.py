@@ -31,7 +31,8 @@ def test_the_tiles_show_the_distilled_draft_with_the_undistilled(by_hand: Summar
         (Interval(0.8, 0.7, 0.9), 20, "no, slower"),
         (Interval(1.5, 0.9, 1.8), 20, "not shown: the interval contains 1"),
         (Interval(1.5, 1.2, 1.8), 3, "not known: 3 documents are too few"),
-        (Interval(1.5, math.nan, math.nan), 20, "not known"),
+        (Interval(1.5, math.nan, math.nan), 20, "not known: there is no interval"),
+        (Interval(1.5, 1.2, 1.8), 0, "yes"),  # a summary of an earlier version
     ],
 )
 def test_whether_it_is_faster_follows_from_the_interval(
@@ -47,7 +48,9 @@ def test_how_sure_it_is_counts_documents_and_cautions(by_hand: Summary) -> None:
     sure = answers(tiles(replace(by_hand, cautions=[]))[0])["How sure?"]
     assert sure.startswith("95% interval") and sure.endswith("over 20 documents")
     doubted = answers(tiles(replace(by_hand, cautions=["a", "b"]))[0])["How sure?"]
-    assert doubted == f"{sure}; 2 cautions among the findings"
+    assert doubted == f"{sure}; 2 cautions below"
+    doubted = answers(tiles(replace(by_hand, cautions=["a"]))[0])["How sure?"]
+    assert doubted == f"{sure}; 1 caution below"
 
 
 def test_a_tile_is_of_what_engines_run_and_names_the_faster_method(

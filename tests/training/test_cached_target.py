@@ -22,8 +22,8 @@ from distillspec.models.surgery.hidden_states import token_logits
 from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach_token_map
 from distillspec.models.vocabulary.eos_tokens import EosTokens
 from distillspec.models.vocabulary.trimmed_head import trim_head
-from distillspec.recipe.distill import OnlineTargetConfig
 from distillspec.recipe.loss import Term
+from distillspec.recipe.target_logits import OnlineTargetConfig
 from distillspec.training.cached_target import CachedTopKTarget, top_k_texts
 from distillspec.training.objective import Objective, predicts_response
 from distillspec.training.state_file import read_state

@@ -259,8 +259,8 @@ def test_a_run_that_is_resumed_in_its_second_phase_is_bit_equal(
 def test_a_phase_ends_early_where_the_draft_gets_no_better(tiny_pair: Path, tmp_path: Path) -> None:
     """The draft is the target itself, and is taught random text."""
     schedule = [
-        {"share": 0.9, "divergence": "nll", "patience": 2},
-        {"share": 0.1, "divergence": "tvd"},
+        {"share": 0.8, "divergence": "nll", "patience": 2},
+        {"share": 0.2, "divergence": "tvd"},
     ]
     probe = {"every_steps": 1, "prompts": 2, "gamma": 1, "max_new_tokens": 4}
     plan = tiny_run.recipe(
@@ -287,3 +287,49 @@ def test_a_draft_that_is_good_enough_skips_a_phase(tiny_pair: Path, tmp_path: Pa
         tiny_run.run(made._replace(draft=draft), tmp_path / folder)
         rows = tiny_run.rows_of(tmp_path / folder)
         assert (rows[1]["train/divergence"] != "") == skips
+
+
+def _phases_of(folder: Path) -> list[bool]:
+    """For each step, whether its loss is in nats."""
+    return [row["train/divergence_nats"] != "" for row in tiny_run.rows_of(folder)[1:]]
+
+
+HARMFUL = {
+    "source": {"fixed": 1.0},
+    "max_steps": 10,
+    "checkpoint_every_steps": 100,
+    "probe": {"every_steps": 1, "prompts": 2, "gamma": 1, "max_new_tokens": 4},
+}
+
+
+def test_a_probe_counts_for_the_phase_of_the_step_before_it(
+    tiny_pair: Path, tmp_path: Path
+) -> None:
+    """The draft is the target itself, so that no probe finds a better one."""
+    schedule = [
+        {"share": 0.4, "divergence": "nll"},
+        {"share": 0.3, "divergence": "tvd", "patience": 1},
+        {"share": 0.3, "divergence": "nll"},
+    ]
+    plan = tiny_run.recipe(distill={**HARMFUL, "schedule": schedule})
+    made = tiny_run.parts(tiny_pair, plan)
+    draft = load_model(str(tiny_pair / "target"), dtype=torch.float32)
+    tiny_run.run(made._replace(draft=draft), tmp_path)
+    # The probe after step 4 ends no phase by patience: the second phase has a step.
+    assert _phases_of(tmp_path) == [True] * 4 + [False] + [True] * 5
+
+
+def test_a_best_draft_of_a_later_step_does_not_end_a_phase(tiny_pair: Path, tmp_path: Path) -> None:
+    """A run that is killed after a new best.ckpt and before the next last.ckpt."""
+    schedule = [
+        {"share": 0.8, "divergence": "forward_kl", "patience": 2},
+        {"share": 0.2, "divergence": "tvd"},
+    ]
+    plan = tiny_run.recipe(distill={**HARMFUL, "schedule": schedule, "checkpoint_every_steps": 2})
+    for name, stops in (("whole", ()), ("parted", (6,))):
+        for stop in stops:
+            made = tiny_run.interrupted(tiny_run.parts(tiny_pair, plan), stop, _kill)
+            with pytest.raises(_KilledError):
+                tiny_run.run(made, tmp_path / name, resume=True)
+        tiny_run.run(tiny_run.parts(tiny_pair, plan), tmp_path / name, resume=True)
+    assert _phases_of(tmp_path / "parted") == _phases_of(tmp_path / "whole")

@@ -86,6 +86,8 @@ def recipe(**changes: Any) -> Recipe:
         "optimizer": {"learning_rate": 1e-2, "warmup_steps": 2},
         "hardware": {"device": "cpu", "precision": "float32"},
     }
+    if changes.get("distill", {}).get("schedule"):
+        del sections["distill"]["divergence"]  # that of the last phase
     for section, values in changes.items():
         if isinstance(values, dict):
             sections[section] = {**sections.get(section, {}), **values}

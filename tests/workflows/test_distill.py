@@ -119,6 +119,25 @@ def test_the_control_takes_the_best_of_the_rates_that_it_tries(
     assert 0.0 < max(rates) <= chosen["learning_rate"]
 
 
+def test_of_equal_rates_the_control_takes_the_usual_one() -> None:
+    """Where no rate improves on the draft before training, all have its alpha."""
+    assert distill.best_rate({"0.0003": 0.5, "0.001": 0.5, "0.003": 0.5}, 1e-3) == 1e-3
+    assert distill.best_rate({"0.0003": 0.5, "0.001": 0.5, "0.003": 0.6}, 1e-3) == 3e-3
+    assert distill.best_rate({"0.0003": None, "0.001": None, "0.003": 0.1}, 1e-3) == 3e-3
+
+
+def test_a_run_from_before_the_trials_keeps_the_rate_of_its_control(workplace: Path) -> None:
+    values = recipe(max_steps=2).model_dump()
+    values["evaluate"]["control_rates"] = [1.0]
+    distill.train(Recipe.model_validate(values), None)
+    run = only_run()
+    before = (run / "control/metrics.csv").read_bytes()
+    values["evaluate"]["control_rates"] = [0.3, 1.0]
+    distill.train(Recipe.model_validate(values), run)
+    assert (run / "control/metrics.csv").read_bytes() == before
+    assert not (run / "control/rate.json").exists()
+
+
 def test_a_control_with_one_rate_tries_none(workplace: Path) -> None:
     values = recipe(max_steps=2).model_dump()
     values["evaluate"]["control_rates"] = [1.0]
@@ -475,6 +494,34 @@ def test_a_split_target_trains_and_exports_and_is_evaluated_by_one_process(
     assert not (run / "evaluation").exists()
     assert evaluate.evaluate(run, "tiny.yaml") == 0
     assert (run / "evaluation" / "tiny" / "report.html").is_file()
+
+
+def test_two_processes_train_by_a_schedule_with_cached_logits_and_text_of_the_draft(
+    workplace: Path,
+) -> None:
+    """Every process needs the target for the draft's text, and all choose one control rate."""
+    mixed = {"draft": 0.5, "target": 0.5, "per": "batch"}
+    values = recipe(max_steps=8).model_dump(mode="json")
+    values["distill"] |= {
+        "source": mixed,
+        "target_logits": {"kind": "cached", "k": 16},
+        "schedule": [
+            {"share": 0.5, "divergence": "forward_kl", "source": {"target": 1.0}},
+            {"share": 0.5, "divergence": "jsd"},
+        ],
+        "divergence": "jsd",
+    }
+    values["evaluate"]["control_rates"] = [0.1, 1.0]
+    (workplace / "tiny-two.yaml").write_text(dump_yaml(Recipe.model_validate(values)))
+    said = run_by_two("distillspec", "train", "tiny-two.yaml", folder=workplace)
+    assert said.count("the control's learning rate is") == 1
+    (run,) = Path("checkpoints/runs").glob("*/*")
+    with (run / "metrics.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))[1:]
+    # Cached batches have a bound of alpha, those that the draft wrote have alpha.
+    assert all(row["train/alpha_at_most"] for row in rows[:4])
+    assert any(row["train/alpha"] for row in rows[4:])
+    assert not (run / "control/rates").exists()
 
 
 def test_an_export_that_was_interrupted_does_not_offer_to_train(

@@ -24,7 +24,8 @@ _TEST_FOLDERS = {"test", "tests", "testing", "idle_test", "site-packages", "__py
 _GENERATED = ("encodings/*", "pydoc_data/*", "lib2to3/*", "ensurepip/_bundled/*", "*_pb2.py")
 _PYTHON, _CPP = (".py",), (".h", ".hh", ".hpp", ".hxx", ".cc", ".cpp", ".cxx", ".cuh", ".cu")
 # A comment of C++ at the beginning of a file, with the white space around it.
-_CPP_COMMENT = re.compile(r"\s*(?://[^\n]*(?:\n|$)|/\*.*?\*/)\s*", re.DOTALL)
+_CPP_COMMENT = re.compile(r"\s*(?://[^\n]*(?:\n|$)|/\*.*?\*/)\s*(?P<guard>)", re.DOTALL)
+_CPP_GUARD = re.compile(r"\s*(?P<guard>#[ \t]*(?:pragma[ \t]+once|ifndef|if|define)\b[^\n]*\n)")
 _TABLE_DIGIT_SHARE = 0.15  # a file with more digits than this is a table, not code
 _MOST_BYTES = 1_000_000
 
@@ -66,7 +67,8 @@ def code_files(source: CodeSource, held_out_percent: float) -> CorpusFiles:
         raise DistillSpecError(
             f"the {source.kind} matches no file",
             where="data.source.include / exclude",
-            fix="globs are relative to the package folder, for example 'models/*/modeling_*.py'",
+            fix="globs are relative to the package folder, such as "
+            + ("'models/*.py'" if isinstance(source, PythonSource) else "'include/*'"),
         )
     training = [f for f in files if not is_held_out(f.key, held_out_percent)]
     held_out = [f for f in files if is_held_out(f.key, held_out_percent)]
@@ -151,8 +153,9 @@ def _without_header(text: str) -> str:
 
 
 def _without_cpp_header(text: str) -> str:
-    end = 0
-    # Licences are in several comments, one after the other.
-    while comment := _CPP_COMMENT.match(text, end):
-        end = comment.end()
-    return text[end:].lstrip()
+    kept, end = "", 0
+    # Licences are in several comments, which may follow the lines that guard a header.
+    while part := _CPP_COMMENT.match(text, end) or _CPP_GUARD.match(text, end):
+        kept += part["guard"] or ""
+        end = part.end()
+    return kept + text[end:].lstrip() if text[end:].strip() else ""

@@ -14,7 +14,7 @@ from distillspec.corpus.sources.passage import Passage, rank
 # What braces do not count in: comments, strings and characters.
 _APART = re.compile(
     r"//[^\n]*|/\*.*?\*/|R\"([^()\\\s]{0,16})\(.*?\)\1\""
-    r"|\"(?:\\.|[^\"\\\n])*\"|(?<![0-9a-fA-F])'(?:\\.|[^'\\\n])+'",
+    r"|\"(?:\\.|[^\"\\\n])*\"|(?<![0-9A-Za-z_])(?:u8|[uUL])?'(?:\\.|[^'\\\n])+'",
     re.DOTALL,
 )
 _ENDS = (";", "{", "}", ",")  # of a line that a response may follow
@@ -69,7 +69,8 @@ def _line_ends(text: str) -> list[int]:
     blank = _APART.sub(lambda part: re.sub(r"[^\n]", " ", part[0]), text)
     ends, depth, position = [], 0, 0
     for line in blank.split("\n"):
-        depth += line.count("{") - line.count("}")
+        # Both branches of an #if may close a brace.
+        depth = max(0, depth + line.count("{") - line.count("}"))
         position += len(line)
         # A line without code has nothing that a response could continue.
         if depth > 0 and line.rstrip().endswith(_ENDS):

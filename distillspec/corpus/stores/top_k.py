@@ -43,7 +43,7 @@ from distillspec.corpus.stores.store_folder import (
 from distillspec.corpus.stores.top_k_records import Records, packed, record_type, unpacked
 from distillspec.divergence.top_tokens import TopTokens
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.distill import CachedTargetConfig
+from distillspec.recipe.target_logits import CachedTargetConfig
 from distillspec.runtime.atomic import replacing_file
 
 _FORMAT = 1

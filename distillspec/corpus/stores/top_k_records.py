@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from distillspec.divergence.top_tokens import TopTokens
-from distillspec.recipe.distill import CachedTargetConfig
+from distillspec.recipe.target_logits import CachedTargetConfig
 
 Records = NDArray[np.void]
 

@@ -97,8 +97,10 @@ def test_cpp_files_come_without_the_comments_at_their_beginning(
     (root / "__init__.py").write_text("")
     for number in range(12):
         licence = "// Copyright\n\n/* a licence\n * in several lines */\n// and more\n\n"
-        text = f"#pragma once\nint value_{number}(); // stays\n"
-        (root / "include" / f"value_{number}.h").write_text(licence + text)
+        text = f"int value_{number}(); // stays\n"
+        # A guard may stand before the licence or after it.
+        parts = ("#pragma once\n", licence) if number % 2 else (licence, "#pragma once\n")
+        (root / "include" / f"value_{number}.h").write_text("".join(parts) + text)
     (root / "include" / "comment.h").write_text("// nothing else\n")
     (root / "include" / "table.cpp").write_text("int table[] = {" + "123456, " * 200 + "};\n")
     monkeypatch.syspath_prepend(str(tmp_path))

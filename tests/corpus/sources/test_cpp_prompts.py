@@ -85,3 +85,8 @@ def test_a_file_without_a_body_gives_none(text: str) -> None:
 def test_raw_strings_are_no_code() -> None:
     text = 'void f() {\n  auto s = R"x(\n}; {\n)x";\n  g();\n}\nint y;\n'
     assert {p.prompt.splitlines()[-1].strip() for p in cuts(text)} == {"void f() {", ')x";', "g();"}
+
+
+def test_braces_of_other_literals_and_of_both_branches_do_not_count() -> None:
+    text = "auto c = u8'{';\nint x;\n}\n}\nvoid f() {\n  g();\n}\nint y;\n"
+    assert {p.prompt.splitlines()[-1].strip() for p in cuts(text)} == {"void f() {", "g();"}

@@ -18,7 +18,7 @@ from distillspec.corpus.stores.store_folder import StoreFolder
 from distillspec.corpus.stores.top_k import TopKStore, TopKText, fill_top_k, size_in_words
 from distillspec.divergence.top_tokens import TopTokens
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.distill import CachedTargetConfig
+from distillspec.recipe.target_logits import CachedTargetConfig
 
 VOCABULARY, K = 300, 3
 TEXTS = [TopKText(tuple(range(1, 4 + n % 9)), 1 + n % 3) for n in range(3)] + [

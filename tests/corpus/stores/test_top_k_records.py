@@ -8,7 +8,7 @@ import torch
 
 from distillspec.corpus.stores.top_k_records import packed, record_type, unpacked
 from distillspec.divergence.top_tokens import TopTokens, top_tokens
-from distillspec.recipe.distill import CachedTargetConfig
+from distillspec.recipe.target_logits import CachedTargetConfig
 
 N = 7
 
