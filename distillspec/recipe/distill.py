@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Set
 from functools import partial
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distillspec.recipe.defaults import with_last_phase
 from distillspec.recipe.distill_rules import DISTILL
 from distillspec.recipe.loss import UNITS, LossUnit, MixConfig, SelectConfig, Term
 from distillspec.recipe.phase import OF_PHASE, PhaseConfig
@@ -223,11 +222,6 @@ class DistillConfig(Section):
         """Whether a token's weight depends on all tokens of its step: then two passes are made."""
         return "tvd_plus" in self.terms or self.select is not None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _unset_keys_are_those_of_the_last_phase(cls, values: Any) -> Any:
-        return with_last_phase(values)
-
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
         total = sum(self.phase_shares)
@@ -269,7 +263,7 @@ class DistillConfig(Section):
 
     def _check_unread(self) -> None:
         """Refuse a setting that every phase replaces, so that a change of it is not lost."""
-        for name in OF_PHASE:
+        for name in self.model_fields_set & set(OF_PHASE):
             phases = [getattr(phase, name) for phase in self.schedule]
             if phases and None not in phases and getattr(self, name) != phases[-1]:
                 raise RefusedError(

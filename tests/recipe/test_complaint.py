@@ -44,7 +44,7 @@ def test_an_unknown_key_of_another_section_is_sent_there() -> None:
 
 def test_an_unknown_key_like_no_other_gets_the_list_of_keys() -> None:
     error = reported(recipe(evaluate={"zzz": 1}))
-    assert error.fix == "the keys here are suite, control"
+    assert error.fix == "the keys here are suite, control, control_rates"
     assert reported(recipe(zzz=1)).where == "f.yaml: top level"
 
 
@@ -203,7 +203,7 @@ def test_the_nearest_word_is_found_or_none() -> None:
         ("distill.gama=3", "did you mean 'distill.speculative.gamma' or 'distill.probe.gamma'?"),
         ("distill.learning_rat=3", "did you mean 'optimizer.learning_rate'?"),
         ("learning_rate=3", "'learning_rate' belongs under 'optimizer'"),
-        ("evaluate.zzz=1", "the keys here are suite, control"),
+        ("evaluate.zzz=1", "the keys here are suite, control, control_rates"),
     ],
 )
 def test_a_misspelt_override_names_the_nearest_key_of_any_section(

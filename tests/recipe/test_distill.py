@@ -6,6 +6,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
+from distillspec.recipe.defaults import with_last_phase
 from distillspec.recipe.distill import DistillConfig
 from distillspec.recipe.loss import Term
 
@@ -221,7 +222,7 @@ def test_a_phase_with_another_divergence_drops_the_mixture() -> None:
 def test_a_setting_that_every_phase_replaces_is_refused() -> None:
     """Else a change of it, on the command line or in a comparison, would be lost."""
     schedule = [{"share": 0.5, "divergence": name} for name in ("forward_kl", "tvd")]
-    plan = DistillConfig.model_validate({"schedule": schedule})
+    plan = DistillConfig.model_validate(with_last_phase({"schedule": schedule}))
     assert plan.divergence == "tvd"  # that of the last phase, as a resolved recipe writes it
     assert DistillConfig.model_validate(plan.model_dump()) == plan
     assert "distill.divergence has no effect" in refused(
