@@ -32,6 +32,12 @@ class PythonSource(Section):
     exclude: tuple[str, ...] = Field((), description="globs of files to leave out")
     prompts_per_file: Rows = Field(4, description="prompts cut from one file (seeded positions)")
 
+    @property
+    def in_words(self) -> str:
+        """The language, and whose code it is."""
+        names = [*(["the standard library"] if self.standard_library else []), *self.packages]
+        return f"Python code of {', '.join(names)}"
+
     @model_validator(mode="after")
     def _names_something(self) -> Self:
         if not self.standard_library and not self.packages:
@@ -53,6 +59,11 @@ class CppSource(Section):
     )
     exclude: tuple[str, ...] = Field((), description="globs of files to leave out")
     prompts_per_file: Rows = Field(4, description="prompts cut from one file (seeded positions)")
+
+    @property
+    def in_words(self) -> str:
+        """The language, and whose code it is."""
+        return f"C++ code of {', '.join(self.packages)}"
 
 
 CodeSource = PythonSource | CppSource

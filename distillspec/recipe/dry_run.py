@@ -13,7 +13,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.recipe import builtin
 from distillspec.recipe.capacity import check_memory, check_threads, llama_parameters, trained_bytes
 from distillspec.recipe.context import check_rows_fit, context_of
-from distillspec.recipe.data import CodeSource, HubSource, JsonlSource, PythonSource
+from distillspec.recipe.data import CodeSource, HubSource, JsonlSource
 from distillspec.recipe.distill import DistillConfig
 from distillspec.recipe.endpoint import check_can_ask
 from distillspec.recipe.loading import load_suite
@@ -279,12 +279,7 @@ def _code(source: CodeSource, where: str) -> str:
                 where=f"{where}.packages",
                 fix=f"install it, or take it out of the list: pip install {package}",
             )
-    names, language = list(source.packages), "C++"
-    if isinstance(source, PythonSource):
-        language = "Python"
-        if source.standard_library:
-            names.insert(0, "the standard library")
-    return f"{language} code of {', '.join(names)} ({', '.join(source.include)})"
+    return f"{source.in_words} ({', '.join(source.include)})"
 
 
 def _responses(distill: DistillConfig) -> str:

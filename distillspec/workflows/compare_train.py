@@ -143,7 +143,7 @@ class VariantTraining:
         left = round(minutes - seconds / 60.0, 6)
         if left <= 0.0:
             raise DistillSpecError(
-                f"asking the target beforehand took {seconds / 60.0:.1f} of the "
+                f"sampling and caching of the target's text took {seconds / 60.0:.1f} of the "
                 f"{minutes:g} minutes of a run: nothing is left for training",
                 where=f"variant {variant}",
                 fix="raise minutes, lower data.max_prompts, or set counts_stored_text: false",

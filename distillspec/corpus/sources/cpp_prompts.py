@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from distillspec.corpus.sources.code_files import SourceFile
-from distillspec.corpus.sources.passage import Passage, rank
+from distillspec.corpus.sources.passage import Passage, in_turns, rank
 
 # What braces do not count in: comments, strings and characters.
 _APART = re.compile(
@@ -33,19 +33,12 @@ def cpp_passages(
         seed: Decides the choice and the order.
         line_break_first: See `response_starts_with_line_break`.
     """
-    ordered = sorted(files, key=lambda f: (rank(seed, f.key), f.key))
-    plans: dict[str, list[int]] = {}
-    for turn in range(per_file):
-        for file in ordered:
-            if turn == 0:
-                plans[file.key] = _cuts(file, per_file, seed)
-            if turn < len(plans[file.key]):
-                yield _passage(file, plans[file.key][turn], line_break_first)
 
+    def passages_of(file: SourceFile, place: int) -> list[Passage]:
+        ends = sorted(_line_ends(file.text), key=lambda end: rank(seed, f"{file.key}@{end}"))
+        return [_passage(file, end, line_break_first) for end in ends[:per_file]]
 
-def _cuts(file: SourceFile, count: int, seed: int) -> list[int]:
-    """Up to `count` ends of prompts."""
-    return sorted(_line_ends(file.text), key=lambda end: rank(seed, f"{file.key}@{end}"))[:count]
+    return in_turns(files, per_file, seed, passages_of)
 
 
 def _passage(file: SourceFile, end: int, line_break_first: bool) -> Passage:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
 
-from distillspec.corpus.sources.code_files import is_held_out
+from distillspec.corpus.sources.code_files import SourceFile, is_held_out
 
 Kind = Literal["function-head", "mid-body", "prose", "plain", "chat"]
 Messages = tuple[Mapping[str, Any], ...]
@@ -52,6 +52,33 @@ class Passage(NamedTuple):
 class PassageSplit(NamedTuple):
     training: list[Passage]
     held_out: list[Passage]
+
+
+def in_turns(
+    files: Sequence[SourceFile],
+    per_file: int,
+    seed: int,
+    passages_of: Callable[[SourceFile, int], Sequence[Passage]],
+) -> Iterator[Passage]:
+    """At most `per_file` passages per file: first one of each file, then a second of each.
+
+    The order of the files depends on seed and keys alone.
+
+    Args:
+        files: The files to cut.
+        per_file: Passages per file, at most.
+        seed: Decides the order.
+        passages_of: The passages of a file, which has this place in the order. It is called when
+            the first of them is needed.
+    """
+    ordered = sorted(files, key=lambda file: (rank(seed, file.key), file.key))
+    plans: dict[str, Sequence[Passage]] = {}
+    for turn in range(per_file):
+        for place, file in enumerate(ordered):
+            if turn == 0:
+                plans[file.key] = passages_of(file, place)
+            if turn < len(plans[file.key]):
+                yield plans[file.key][turn]
 
 
 def text_key(name: str, prompt: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from distillspec.corpus.sources.code_files import SourceFile
-from distillspec.corpus.sources.passage import Passage, rank
+from distillspec.corpus.sources.passage import Passage, in_turns, rank
 from distillspec.corpus.sources.tokenizing import Tokenizer
 
 PythonKind = Literal["function-head", "mid-body"]
@@ -40,17 +40,12 @@ def python_passages(
         seed: Decides the choice and the order.
         line_break_first: See `response_starts_with_line_break`.
     """
-    ordered = sorted(files, key=lambda f: (rank(seed, f.key), f.key))
-    plans: dict[str, list[Passage]] = {}
-    for turn in range(per_file):
-        for number, file in enumerate(ordered):
-            if turn == 0:
-                cuts = _cuts(file, per_file, seed, heads_first=number % 2 == 0)
-                plans[file.key] = [
-                    _passage(file, end, kind, line_break_first) for end, kind in cuts
-                ]
-            if turn < len(plans[file.key]):
-                yield plans[file.key][turn]
+
+    def passages_of(file: SourceFile, place: int) -> list[Passage]:
+        cuts = _cuts(file, per_file, seed, heads_first=place % 2 == 0)
+        return [_passage(file, end, kind, line_break_first) for end, kind in cuts]
+
+    return in_turns(files, per_file, seed, passages_of)
 
 
 def response_starts_with_line_break(tokenizer: Tokenizer) -> bool:

@@ -53,7 +53,7 @@ def split_by(tokenizer: PreTrainedTokenizerBase, pattern: Pattern) -> None:
         or not isinstance(backend.decoder, decoders.ByteLevel)
     ):
         raise DistillSpecError(
-            "the tokenizer is no byte-level BPE, and splits text in a way of its own",
+            "the tokenizer is no byte-level BPE, so its way to split text cannot be replaced",
             where=f"tokenizer.pattern={pattern}",
             fix="remove tokenizer.pattern",
         )
