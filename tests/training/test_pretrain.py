@@ -15,7 +15,7 @@ from distillspec.models.surgery.random_llama import random_llama
 from distillspec.recipe.pretraining import PretrainConfig
 from distillspec.recipe.start import LlamaShape
 from distillspec.training import pretrain as pretrain_module
-from distillspec.training.pretrain import PretrainProgress, mean_nats, pretrain, rate_share
+from distillspec.training.pretrain import PretrainProgress, mean_nats, pretrain
 from distillspec.training.state_file import read_state
 
 PLAN = PretrainConfig(
@@ -93,21 +93,6 @@ def stop_at_step(step: int, folder: Path) -> None:
         precision=torch.float32,
         report=interrupt,
     )
-
-
-def test_the_rate_warms_up_stays_level_and_decays() -> None:
-    plan = PretrainConfig(max_steps=100, warmup_steps=10, decay_share=0.5, final_rate_share=0.1)
-    shares = [rate_share(step, plan) for step in range(100)]
-    assert shares[0] == pytest.approx(0.1)
-    assert shares[10:50] == [1.0] * 40
-    assert shares[75] == pytest.approx(0.5)
-    assert shares[99] == pytest.approx(0.1)
-
-
-def test_raising_max_steps_before_the_decay_changes_nothing_that_was_done() -> None:
-    short = PretrainConfig(max_steps=100, decay_share=0.5)
-    long = PretrainConfig(max_steps=200, decay_share=0.5)
-    assert [rate_share(s, short) for s in range(50)] == [rate_share(s, long) for s in range(50)]
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_message_and_keeps_the_last_state(
