@@ -183,6 +183,22 @@ def test_a_run_goes_on_only_with_what_it_was_started_with() -> None:
         pretrain.run(recipe(seed=1), resume=True)
 
 
+@pytest.mark.parametrize(("first", "then"), [("muon", "adamw"), ("adamw", "muon")])
+def test_a_run_keeps_its_optimizer(first: str, then: str) -> None:
+    """The state of one optimizer is none of the other."""
+    plan = recipe().train.model_dump()
+    pretrain.run(recipe(train={**plan, "optimizer": first}), resume=False)
+    with pytest.raises(DistillSpecError, match="another optimizer"):
+        pretrain.run(recipe(train={**plan, "optimizer": then}), resume=True)
+
+
+def test_a_run_keeps_the_pattern_of_its_tokenizer() -> None:
+    pretrain.run(recipe(tokenizer={"vocab_size": 300, "pattern": "llama-bpe"}), resume=False)
+    assert load_tokenizer("made/target").backend_tokenizer.model.ignore_merges
+    with pytest.raises(DistillSpecError, match="another tokenizer"):
+        pretrain.run(recipe(tokenizer={"vocab_size": 300}), resume=True)
+
+
 def test_rows_of_a_data_set_are_a_corpus_too() -> None:
     rows = ({"text": f"sentence {i} of a corpus that goes on for {i} words"} for i in range(300))
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
