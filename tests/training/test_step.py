@@ -9,7 +9,14 @@ import torch
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_model, load_tokenizer
 from distillspec.models.runners.compiled import compiler_available
+from distillspec.runtime.world import World
+from distillspec.training.inference_copy import InferenceCopy
+from distillspec.training.objective import Objective
+from distillspec.training.process_plan import ProcessPlan
+from distillspec.training.resume import Position
+from distillspec.training.rollout import Rollout
 from distillspec.training.state_file import read_state
+from distillspec.training.step import Step
 from tests.seq2seq import written_pair
 from tests.training import tiny_run
 
@@ -302,3 +309,38 @@ def test_a_best_draft_of_a_later_step_does_not_end_a_phase(tiny_pair: Path, tmp_
                 tiny_run.run(made, tmp_path / name, resume=True)
         tiny_run.run(tiny_run.parts(tiny_pair, plan), tmp_path / name, resume=True)
     assert _phases_of(tmp_path / "parted") == _phases_of(tmp_path / "whole")
+
+
+def test_phases_end_at_their_shares_though_sums_are_rounded(
+    tiny_pair: Path, tmp_path: Path
+) -> None:
+    """In floating point, 0.1 + 0.2 is above 3 / 10."""
+    schedule = [
+        {"share": 0.1, "divergence": "tvd"},
+        {"share": 0.2, "divergence": "nll"},
+        {"share": 0.7, "divergence": "tvd"},
+    ]
+    plan = tiny_run.recipe(
+        distill={"source": {"fixed": 1.0}, "schedule": schedule, "max_steps": 10}
+    )
+    tiny_run.run(tiny_run.parts(tiny_pair, plan), tmp_path)
+    assert _phases_of(tmp_path) == [False] + [True] * 2 + [False] * 7
+
+
+def test_the_last_phase_ends_with_the_run_though_shares_add_up_to_less(tiny_pair: Path) -> None:
+    schedule = [{"share": 0.5}, {"share": 0.4999995}]
+    plan = tiny_run.recipe(
+        distill={"source": {"fixed": 1.0}, "schedule": schedule, "max_steps": 10_000_000}
+    )
+    made = tiny_run.parts(tiny_pair, plan)
+    distill = made.recipe.distill
+    step = Step(
+        made.recipe,
+        [Objective(phase, made.target) for phase in distill.phases],
+        Rollout(distill, None, max_new_tokens=2, eos_token_ids=frozenset(), pad_token=0),
+        InferenceCopy(made.draft, torch.float32, sharded=False),
+        processes=ProcessPlan.of(made.recipe, World(1, 1, 0)),
+        position=Position(step=9_999_999, phase=1),
+    )
+    assert step.end_phases() == []
+    assert step.position.phase == 1
