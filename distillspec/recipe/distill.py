@@ -269,8 +269,7 @@ class DistillConfig(Section):
                 raise RefusedError(
                     f"distill.{name} has no effect: every phase of distill.schedule sets it",
                     keys=[name, "schedule"],
-                    fix=f"change it in the phases, or set distill.schedule: []. What stands in "
-                    f"distill.{name} may repeat the last phase",
+                    fix="change it in the phases, or set distill.schedule: []",
                 )
 
 

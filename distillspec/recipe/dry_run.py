@@ -283,7 +283,8 @@ def _code(source: CodeSource, where: str) -> str:
 
 
 def _responses(distill: DistillConfig) -> str:
-    return "; then ".join(_shares(phase.source) for phase in distill.phases)
+    # Phases with the same source are one line.
+    return "; then ".join(dict.fromkeys(_shares(phase.source) for phase in distill.phases))
 
 
 def _shares(shares: SourceShares) -> str:
@@ -302,8 +303,10 @@ def _shares(shares: SourceShares) -> str:
 
 def _training(distill: DistillConfig) -> str:
     limit = f" or {distill.max_minutes:g} minutes" if distill.max_minutes else ""
+    shares = ", ".join(f"{share:.0%}" for share in distill.phase_shares)
+    parts = f" (shares of the run: {shares})" if distill.schedule else ""
     return (
-        f"{distill.loss_in_words}, {distill.max_steps} steps{limit},"
+        f"{distill.loss_in_words}{parts}, {distill.max_steps} steps{limit},"
         f" {distill.batch_size} sequences each, temperature {distill.temperature:g}"
     )
 

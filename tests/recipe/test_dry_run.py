@@ -347,3 +347,18 @@ def test_an_output_with_foreign_files_is_refused_and_a_model_there_is_named(plac
     )
     (place / "out" / "thesis.tex").write_text("", encoding="utf-8")
     assert "other files: thesis.tex" in refused("p.yaml").what
+
+
+def test_a_schedule_is_shown_with_its_shares_and_each_source_once(place: Path) -> None:
+    phases = "{share: 0.75, divergence: forward_kl}, {share: 0.25, divergence: tvd}"
+    found = lines("r.yaml", "distill.source={target: 1.0}", f"distill.schedule=[{phases}]")
+    assert found["responses"] == "100% sampled from the target once"
+    assert found["train"].startswith("forward kl, then tvd (shares of the run: 75%, 25%), ")
+    mixed = "{share: 0.5, source: {target: 1.0}}, {share: 0.5, source: {draft: 1.0}}"
+    found = lines("r.yaml", f"distill.schedule=[{mixed}]")
+    assert found["responses"].count("; then ") == 1
+
+
+def test_cpp_code_is_named(place: Path) -> None:
+    source = "data.source={kind: cpp-source, packages: [torch]}"
+    assert lines("r.yaml", source)["prompts"] == "C++ code of torch (**/*)"
