@@ -157,8 +157,11 @@ class DistillConfig(Section):
 
     @property
     def loss_in_words(self) -> str:
-        """What is minimised, such as `0.7 forward kl + 0.3 nll`."""
-        return ", then ".join(phase._loss_in_words for phase in self.phases)
+        """What is minimised, such as `0.7 forward kl + 0.3 nll` or `forward kl (60%), then ...`."""
+        if not self.schedule:
+            return self._loss_in_words
+        parts = zip(self.phases, self.phase_shares, strict=True)
+        return ", then ".join(f"{phase._loss_in_words} ({share:.0%})" for phase, share in parts)
 
     @property
     def _loss_in_words(self) -> str:

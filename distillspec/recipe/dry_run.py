@@ -303,10 +303,8 @@ def _shares(shares: SourceShares) -> str:
 
 def _training(distill: DistillConfig) -> str:
     limit = f" or {distill.max_minutes:g} minutes" if distill.max_minutes else ""
-    shares = ", ".join(f"{share:.0%}" for share in distill.phase_shares)
-    parts = f" (shares of the run: {shares})" if distill.schedule else ""
     return (
-        f"{distill.loss_in_words}{parts}, {distill.max_steps} steps{limit},"
+        f"{distill.loss_in_words}, {distill.max_steps} steps{limit},"
         f" {distill.batch_size} sequences each, temperature {distill.temperature:g}"
     )
 

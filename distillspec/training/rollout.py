@@ -231,9 +231,7 @@ class Rollout:
     def _tree(self, row: Completed) -> TreeRow:
         # No position predicts the first token of a prompt.
         learned = len(row.response) + (len(row.prompt) - 1 if self.distill.on_prompts else 0)
-        weight = 1.0
-        if self.distill.reduction == "sequences":
-            weight = 1.0 / max(1, learned)
+        weight = 1.0 / max(1, learned) if self.distill.reduction == "sequences" else 1.0
         branches = row.branches or RejectedBranches.of_text(learned, weight)
         return TreeRow(row.prompt, row.response, branches)
 

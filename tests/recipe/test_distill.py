@@ -178,7 +178,7 @@ def test_the_text_of_a_run_is_that_of_its_phases_by_their_shares() -> None:
     plan = DistillConfig.model_validate(TWO)
     assert plan.origins == {"target": 0.875, "draft": 0.125}
     assert plan.stored == {"target": 0.875}
-    assert plan.loss_in_words == "forward kl, then jsd[0.5]"
+    assert plan.loss_in_words == "forward kl (75%), then jsd[0.5] (25%)"
     assert DistillConfig().origins == {"draft": 0.5, "target": 0.5}
 
 

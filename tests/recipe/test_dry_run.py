@@ -353,7 +353,7 @@ def test_a_schedule_is_shown_with_its_shares_and_each_source_once(place: Path) -
     phases = "{share: 0.75, divergence: forward_kl}, {share: 0.25, divergence: tvd}"
     found = lines("r.yaml", "distill.source={target: 1.0}", f"distill.schedule=[{phases}]")
     assert found["responses"] == "100% sampled from the target once"
-    assert found["train"].startswith("forward kl, then tvd (shares of the run: 75%, 25%), ")
+    assert found["train"].startswith("forward kl (75%), then tvd (25%), ")
     mixed = "{share: 0.5, source: {target: 1.0}}, {share: 0.5, source: {draft: 1.0}}"
     found = lines("r.yaml", f"distill.schedule=[{mixed}]")
     assert found["responses"].count("; then ") == 1
