@@ -45,7 +45,8 @@ from distillspec.runtime import provenance
 from distillspec.runtime.terminal import Terminal
 from distillspec.training import resume
 from distillspec.training.metrics_csv import MetricsCsv
-from distillspec.training.pretrain import _keep_rows, _restore, optimizers
+from distillspec.training.pretrain import _keep_rows, _restore
+from distillspec.training.pretrain_optimizer import optimizers
 from distillspec.training.state_file import write_state
 from eval.campaigns.mutation import KEYS, ODD_JSON, ODD_YAML, SCALARS, part_of, places
 
