@@ -1,59 +1,100 @@
 """What a recipe minimises, and on which text, where it does not say so.
 
-The best that was measured at equal wall-clock (`docs/explanation/results.md`) is JSD on text of
-draft and target, in entire batches by turns. A pair or an objective that rules this out gets the
-nearest choice that it allows, so that a recipe of a pair and data alone is valid for every kind of
-pair.
+The defaults are the best that was measured at equal wall-clock (`docs/explanation/results.md`):
+
+- Text of the target, sampled once and stored.
+- Forward KL while the draft is far from the target, then JSD. A draft that is close before the
+  training skips the first phase. So the probe at step 0 decides.
+- Cached top-k logits where each text is learned from at least twice.
+
+A pair or an objective that rules a default out gets the nearest choice that it allows. So a recipe
+of a pair and data alone is valid for every kind of pair.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-_BEST = {"draft": 0.5, "target": 0.5, "per": "batch"}
-_OF_TARGET = {"target": 1.0}
-_OF_DRAFT = {"draft": 1.0}
-_OF_DATA = {"fixed": 1.0}
+from distillspec.recipe.schema import Recipe
+from distillspec.recipe.target_logits import CachedTargetConfig
+
+CLOSE_ALPHA = 0.65
+"""From this alpha on, JSD is the objective. Forward KL was better on a pair whose training ended at
+alpha 0.53, and JSD on a pair that began at 0.76. The value lies between them."""
+
+_SCHEDULE = (
+    {"share": 0.6, "divergence": "forward_kl", "until_alpha": CLOSE_ALPHA},
+    {"share": 0.4, "divergence": "jsd"},
+)
+_OBJECTIVE = ("divergence", "mix", "source", "schedule", "select")
+_SERVED_BY_TOP_K = {"forward_kl", "jsd", "tvd", "lk_alpha", "lk_lambda"}
+_VISITS_THAT_PAY = 2
 
 
 def with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe as it was read, with `distill.divergence` and `distill.source` where they lack.
+    """A recipe as it was read, with what `distill` lacks of objective and text.
 
     Args:
         recipe: Not yet checked: a section may be missing or be anything.
 
     Returns:
-        The recipe itself where it gives both, or where `distill` is no section.
+        The recipe itself where it lacks neither, or where `distill` is no section.
     """
-    distill = recipe.get("distill", {})
-    if not isinstance(distill, dict) or {"divergence", "source"} <= distill.keys():
+    given = recipe.get("distill", {})
+    if not isinstance(given, dict):
         return recipe
-    distill = with_last_phase(distill)
-    if {"divergence", "source"} <= distill.keys():
-        return {**recipe, "distill": distill}
-    pair, hardware = _section(recipe, "pair"), _section(recipe, "hardware")
-    is_endpoint = pair.get("endpoint") is not None
+    distill = with_last_phase(given)
+    if _takes_schedule(recipe, distill):
+        distill = with_last_phase({"schedule": [dict(phase) for phase in _SCHEDULE], **distill})
+    is_endpoint = _section(recipe, "pair").get("endpoint") is not None
     divergence = distill.get("divergence", "nll" if is_endpoint else "jsd")
+    distill = {"divergence": divergence, "source": _source(recipe, distill, divergence), **distill}
+    return recipe if distill == given else {**recipe, "distill": distill}
+
+
+def _takes_schedule(recipe: dict[str, Any], distill: dict[str, Any]) -> bool:
+    """Whether nothing is said about the objective, and the target can write the text."""
+    return (
+        not any(name in distill for name in _OBJECTIVE)
+        and _section(recipe, "pair").get("endpoint") is None
+        and _section(recipe, "hardware").get("shard_target") is not True
+    )
+
+
+def _source(recipe: dict[str, Any], distill: dict[str, Any], divergence: Any) -> dict[str, Any]:
+    """The text to learn from, for a recipe that does not name it."""
     losses = [divergence] if divergence != "mix" else list(_section(distill, "mix"))
-    source: dict[str, Any]
     if "tvd_plus" in losses:
         # The reward of tvd_plus needs tokens that the draft has drawn.
-        source = _OF_DRAFT
-    elif hardware.get("shard_target") is True:
+        return {"draft": 1.0}
+    if _section(recipe, "hardware").get("shard_target") is True:
         # A sharded target writes no text.
-        source = _OF_DATA if "nll" in losses else _OF_DRAFT
-    elif (
-        is_endpoint
-        or pair.get("tokenizers") == "cross-tokenizer"
-        or "nll" in losses
-        or _section(distill, "target_logits").get("kind") == "cached"
-        or ("block_efficiency" in losses and distill.get("block_form") == "drawn")
-    ):
-        # These need text that is known before training, or that the target has drawn.
-        source = _OF_TARGET
-    else:
-        source = _BEST
-    return {**recipe, "distill": {"divergence": divergence, "source": source, **distill}}
+        return {"fixed": 1.0} if "nll" in losses else {"draft": 1.0}
+    return {"target": 1.0}
+
+
+def with_cached_logits(recipe: Recipe) -> Recipe:
+    """A checked recipe with cached top-k logits, where they pay and it says nothing of them.
+
+    They pay where training reads each stored text at least twice: making the cache costs about what
+    the target's forwards of one epoch cost. Before the data is read, only `data.max_prompts` bounds
+    how many texts there are.
+    """
+    distill, prompts = recipe.distill, recipe.data.max_prompts
+    says = "target_logits" in distill.model_fields_set or any(
+        phase.target_logits is not None for phase in distill.schedule
+    )
+    if says or prompts is None or recipe.hardware.shard_target:
+        return recipe
+    for phase in distill.phases:
+        mixes_rows = phase.source.of != phase.source.stored and phase.source.per != "batch"
+        if mixes_rows or not set(phase.terms) <= _SERVED_BY_TOP_K or phase.select is not None:
+            return recipe
+    rows = sum(distill.stored.values()) * distill.max_steps * distill.batch_size
+    if rows < _VISITS_THAT_PAY * prompts:
+        return recipe
+    cached = distill.model_copy(update={"target_logits": CachedTargetConfig(kind="cached")})
+    return recipe.model_copy(update={"distill": cached})
 
 
 def with_last_phase(distill: Any) -> Any:

@@ -32,8 +32,8 @@ class DistillConfig(Section):
 
     divergence: Term | Literal["mix"] = Field(
         "jsd",
-        description="loss per response token; nll needs no target; mix: see mix. Default: jsd, the "
-        "best measured, or nll with an endpoint",
+        description="loss per response token; nll needs no target; mix: see mix. Default: see "
+        "schedule; jsd if only the source is given, nll with an endpoint",
     )
     mix: MixConfig | None = Field(
         None, description="the losses and their weights; with divergence: mix"
@@ -54,21 +54,23 @@ class DistillConfig(Section):
         None, description="learn from the most useful tokens only (AdaSPEC)"
     )
     source: SourceShares = Field(
-        default_factory=lambda: SourceShares(draft=0.5, target=0.5, per="batch"),
-        description="where responses come from. Default: {draft: 0.5, target: 0.5, per: batch}, "
-        "the best measured, or where that cannot be target, draft or fixed text alone",
+        default_factory=lambda: SourceShares(target=1.0),
+        description="where responses come from. Default: {target: 1.0}; draft or fixed text where "
+        "the target cannot write it, or the loss needs it",
     )
     schedule: tuple[PhaseConfig, ...] = Field(
         (),
         description="phases of the training, one after the other, each with its objective, source "
-        "and target logits; their shares add up to 1. Default: one phase",
+        "and target logits; their shares add up to 1. Default, if neither divergence nor source is "
+        "given: forward_kl until alpha is 0.65, for at most 60 %, then jsd",
     )
     replay: ReplayConfig = Field(default_factory=ReplayConfig)
     speculative: SpeculativeConfig = Field(default_factory=SpeculativeConfig)
     target_logits: TargetLogits = Field(
         default_factory=lambda: OnlineTargetConfig(kind="online"),
         description="where the target's logits come from. online: its forward now. cached: stored "
-        "top-k logits, to train on the same text more than once",
+        "top-k logits, to train on the same text more than once. Default: cached if max_steps * "
+        "batch_size reads each of data.max_prompts texts twice or more, and the loss allows it",
     )
     temperature: float = Field(
         1.0,

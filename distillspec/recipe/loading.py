@@ -17,7 +17,7 @@ from distillspec.recipe import builtin, yaml_text
 from distillspec.recipe.aliases import renew, renew_changes, renew_override
 from distillspec.recipe.comparison import ComparisonConfig
 from distillspec.recipe.complaint import complaint
-from distillspec.recipe.defaults import with_defaults
+from distillspec.recipe.defaults import with_cached_logits, with_defaults
 from distillspec.recipe.expectation import root
 from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.pretraining import PretrainRecipe
@@ -65,9 +65,9 @@ def load_recipe(
             where=f"{path}: top level",
             fix=f"did you mean '{guess}'?" if guess else "leave it out for a distillation",
         )
-    if model is Recipe:
-        data = with_defaults(data)
-    return _validate(model, data, str(path), changed)
+    if model is PretrainRecipe:
+        return _validate(PretrainRecipe, data, str(path), changed)
+    return with_cached_logits(_validate(Recipe, with_defaults(data), str(path), changed))
 
 
 def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:

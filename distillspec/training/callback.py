@@ -126,6 +126,7 @@ class TrainingCallback(Callback):
         elif self._probe is not None:
             _log(trainer, self._probed(trainer), 0)
             self._end_phases()
+            self._explain_phase()
         # Until here a signal ends the run at once; from here on it waits for a step.
         self._step.stop.wait_for_steps()
 
@@ -190,6 +191,15 @@ class TrainingCallback(Callback):
     def _end_phases(self) -> None:
         for note in self._step.end_phases():
             self._reporter.note(f"step {self._step.position.step}: {note}")
+
+    def _explain_phase(self) -> None:
+        """Say why the training begins with the first phase, where alpha decides that."""
+        step, schedule = self._step, self._plan.schedule
+        wanted = schedule[0].until_alpha if schedule else None
+        if wanted is not None and not step.position.phase:
+            self._reporter.note(
+                f"step 0: alpha is below {wanted:g}; first {step.plan.loss_in_words}"
+            )
 
     def _is_due(self, position: Position) -> bool:
         """Whether this step is saved: every n steps, or when a killed run would lose n minutes."""

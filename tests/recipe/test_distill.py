@@ -98,7 +98,7 @@ def test_what_reads_no_target_needs_none() -> None:
         ({"source": {"draft": 0.5, "fixed": 0.5, "per": "token"}}, "per: token is for"),
         ({"source": {"draft": 1.0, "per": "token"}}, "per: token is for"),
         ({"source": {"fixed": 0.5, "replay": 0.5}}, "replay has nothing"),
-        ({"divergence": "nll"}, "nll"),
+        ({"divergence": "nll", "source": {"draft": 1.0}}, "nll"),
         ({"divergence": "nll", "source": {"draft": 0.5, "replay": 0.5}}, "nll"),
         ({**REJECTED, "source": {"speculative": 0.5, "replay": 0.5}}, "replay"),
         ({**REJECTED, "divergence": "tvd_plus"}, "tvd_plus"),
@@ -179,7 +179,7 @@ def test_the_text_of_a_run_is_that_of_its_phases_by_their_shares() -> None:
     assert plan.origins == {"target": 0.875, "draft": 0.125}
     assert plan.stored == {"target": 0.875}
     assert plan.loss_in_words == "forward kl (75%), then jsd[0.5] (25%)"
-    assert DistillConfig().origins == {"draft": 0.5, "target": 0.5}
+    assert DistillConfig().origins == {"target": 1.0}
 
 
 def test_a_run_needs_the_target_if_any_phase_does() -> None:
@@ -195,7 +195,10 @@ def test_a_run_needs_the_target_if_any_phase_does() -> None:
     ("schedule", "words"),
     [
         ([{"share": 0.5}, {"share": 0.4}], "add up to 1, not 0.9"),
-        ([{"share": 0.5}, {"share": 0.5, "divergence": "nll"}], "nll cannot be combined"),
+        (
+            [{"share": 0.5}, {"share": 0.5, "divergence": "nll", "source": {"draft": 1.0}}],
+            "nll cannot be combined",
+        ),
         ([{"share": 1.0, "divergence": "mix"}], r"distill\.mix is missing"),
         ([{"share": 0.9999}, {"share": 0.0001}], "less than one"),
         ([{"share": 1.0, "patience": 2}], "the last phase of distill.schedule has patience"),

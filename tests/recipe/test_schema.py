@@ -35,7 +35,7 @@ def smallest(**more: Any) -> dict[str, Any]:
 def test_the_defaults_are_a_whole_recipe() -> None:
     recipe = Recipe.model_validate(smallest())
     assert recipe.distill.divergence == "jsd"
-    assert recipe.distill.source == SourceShares(draft=0.5, target=0.5, per="batch")
+    assert recipe.distill.source == SourceShares(target=1.0)
     assert recipe.evaluate.suite == "quick"
 
 
@@ -53,7 +53,7 @@ CACHED = {"target_logits": {"kind": "cached"}}
 @pytest.mark.parametrize(
     ("sections", "why"),
     [
-        ({"pair": BRIDGED}, "needs text that is known"),
+        ({"pair": BRIDGED, "distill": {"source": {"draft": 1.0}}}, "needs text that is known"),
         *(
             ({"pair": BRIDGED, "distill": {"source": source}}, "needs text that is known")
             for source in (

@@ -22,8 +22,7 @@ def recipe(**distill: object) -> Recipe:
     [
         (
             {},
-            "jsd[0.5] on 50% target, 50% draft by the batch responses, temperature 1, batches of "
-            "32, at most 1000 steps",
+            "jsd[0.5] on 100% target responses, temperature 1, batches of 32, at most 1000 steps",
         ),
         (
             {"divergence": "jsd", "jsd_weight": 0.3, "source": {"fixed": 0.5, "target": 0.5}},
@@ -31,7 +30,13 @@ def recipe(**distill: object) -> Recipe:
             "at most 1000 steps",
         ),
         (
-            {"on_prompts": True, "max_steps": 10**9, "max_minutes": 1.75, "batch_size": 8},
+            {
+                "source": {"draft": 0.5, "target": 0.5, "per": "batch"},
+                "on_prompts": True,
+                "max_steps": 10**9,
+                "max_minutes": 1.75,
+                "batch_size": 8,
+            },
             "jsd[0.5] on 50% target, 50% draft by the batch responses and their prompts, "
             "temperature 1, batches of 8, at most 1.75 minutes",
         ),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -151,3 +152,26 @@ def test_a_folder_that_was_deleted_ends_the_run_and_is_not_made_again(
     with pytest.raises(DistillSpecError, match="deleted while it was in use"):
         tiny_run.run(tiny_run.interrupted(made, 3, delete), folder)
     assert not folder.exists()
+
+
+def test_the_run_says_why_it_begins_with_its_phase(
+    tiny_pair: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The target is a perfect draft of itself, and skips the phase."""
+    schedule = [
+        {"share": 0.5, "divergence": "forward_kl", "until_alpha": 0.99},
+        {"share": 0.5, "divergence": "jsd"},
+    ]
+    plan = tiny_run.recipe(distill={"source": {"fixed": 1.0}, "schedule": schedule})
+    for folder, words in (
+        ("draft", "step 0: alpha is below 0.99; first forward kl"),
+        ("target", "step 0: alpha has reached 0.99; next: jsd[0.5]"),
+    ):
+        made = tiny_run.parts(tiny_pair, plan)
+        draft = load_model(str(tiny_pair / folder), dtype=torch.float32)
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            tiny_run.run(made._replace(draft=draft), tmp_path / folder)
+        said = [record.getMessage() for record in caplog.records if "step 0: " in record.message]
+        assert sum(words in line for line in said) == 1
+        assert len(said) == 2  # the probe's result, and the reason
