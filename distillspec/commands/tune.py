@@ -80,7 +80,7 @@ def main(arguments: Namespace) -> int:
 
 
 def _source(path: str | None) -> JsonlSource | PythonSource:
-    if path is None:  # the held-out files of recipes/nano-python.yaml
+    if path is None:  # the held-out files of recipes/nano-plateau.yaml
         return PythonSource(
             kind="python-source",
             packages=("transformers",),

@@ -165,7 +165,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--pair", nargs=3, action="append", required=True, metavar=("NAME", "TARGET", "DRAFT")
     )
-    parser.add_argument("--recipe", default="recipes/nano-python.yaml", help="names the prompts")
+    parser.add_argument("--recipe", default="recipes/nano-plateau.yaml", help="names the prompts")
     parser.add_argument("--gammas", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 1.0])
     parser.add_argument("--texts", type=int, default=128, help="prompts of quality, alpha, tau")

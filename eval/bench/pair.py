@@ -72,7 +72,7 @@ class Models(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser, *, prompts: int) -> None:
     parser.add_argument("--target", default="checkpoints/nano-python/target")
     parser.add_argument("--draft", default="checkpoints/nano-python/draft")
-    parser.add_argument("--recipe", default="recipes/nano-python.yaml", help="names the prompts")
+    parser.add_argument("--recipe", default="recipes/nano-plateau.yaml", help="names the prompts")
     parser.add_argument("--prompts-file", help="JSONL with `prompt`, in place of the recipe's")
     parser.add_argument("--prompts", type=int, default=prompts, help="number of prompts")
     parser.add_argument("--new-tokens", type=int, default=64, help="tokens decoded per prompt")

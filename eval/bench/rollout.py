@@ -32,7 +32,7 @@ from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 
-RECIPE = "recipes/nano-python.yaml"
+RECIPE = "recipes/nano-plateau.yaml"
 Writer = Callable[[Sequence[Tensor], int], int]
 
 

@@ -73,7 +73,7 @@ def recipe_of(contender: str, minutes: float, seed: int) -> Recipe:
             f"distill.batch_size={BATCH}",
             f"optimizer={{learning_rate: {RATE}, warmup_steps: {WARMUP}, final_rate_share: 1.0}}",
         ]
-    recipe = load_recipe("recipes/nano-python.yaml", changes)
+    recipe = load_recipe("recipes/nano-plateau.yaml", changes)
     assert isinstance(recipe, Recipe)
     return recipe
 
