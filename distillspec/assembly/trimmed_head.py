@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from distillspec.assembly.pair import ModelPair
-from distillspec.assembly.target_data import target_store
+from distillspec.assembly.target_data import target_sampler, target_store
 from distillspec.corpus.sources.frequent_tokens import FrequentTokens, frequent_tokens
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.tokenizing import Tokens
+from distillspec.corpus.stores.responses import row_seed
+
+_DRAWN = 32  # responses that are drawn to count tokens in, if the target has stored none
 
 
 def kept_tokens(
@@ -64,20 +67,33 @@ class ForeseenHead(NamedTuple):
 def foreseen_head(pair: ModelPair, training: Sequence[Prompt]) -> ForeseenHead | None:
     """Predict the trimmed head from the text that is known before training.
 
+    If training will count in responses of the target, and none is stored, some are drawn here. They
+    are few, so the most similar text of the data is counted too. Nothing is stored.
+
     Returns:
         None if the recipe trims no head.
     """
-    plan, stored = pair.recipe.pair.draft_head, pair.recipe.distill.stored
+    plan = pair.recipe.pair.draft_head
     if plan is None:
         return None
-    # The text that training will read. If it is unknown, the text most similar to it.
-    texts = target_store(pair, training).known() if "target" in stored else {}
-    counted_in = f"{len(texts)} of the target's stored responses"
-    if not texts:
-        texts = {p.key: p.response for p in training if p.response is not None}
-        counted_in = "the responses in the data"
-    if not texts:
-        texts = {prompt.key: prompt.tokens for prompt in training}
-        counted_in = "the prompts, since no response is known yet"
+    in_data = {p.key: p.response for p in training if p.response is not None}
+    if "target" not in pair.recipe.distill.stored:
+        texts, counted_in = in_data, "the responses in the data, as training does"
+    elif texts := target_store(pair, training).known():
+        counted_in = f"{len(texts)} of the target's stored responses"
+    else:
+        drawn = _drawn(pair, training[:_DRAWN])
+        texts = (in_data or {prompt.key: prompt.tokens for prompt in training}) | drawn
+        counted_in = f"{len(drawn)} responses drawn from the target for this check"
+        # All texts were replaced if every prompt got a response.
+        if len(drawn) < len(texts):
+            counted_in += f" and {'the responses in the data' if in_data else 'the prompts'}"
     tokens = kept_tokens(pair, training, texts, plan.keep).tokens
     return ForeseenHead(pair.trimmed_to(tokens), counted_in)
+
+
+def _drawn(pair: ModelPair, prompts: Sequence[Prompt]) -> dict[str, Tokens]:
+    """The target's responses to these prompts by prompt key: those that training will store."""
+    seeds = [row_seed(pair.recipe.seed, prompt) for prompt in prompts]
+    responses = target_sampler(pair)(list(prompts), seeds)
+    return {p.key: tuple(drawn) for p, drawn in zip(prompts, responses, strict=True)}

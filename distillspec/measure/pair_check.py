@@ -24,6 +24,7 @@ from distillspec.models.sampling.generate import DrawnText, generate
 from distillspec.models.vocabulary.chat_template import ChatTemplate
 from distillspec.models.vocabulary.cross_tokenizer import token_map_of
 from distillspec.models.vocabulary.eos_tokens import find_eos_tokens
+from distillspec.models.vocabulary.trimmed_head import kept_tokens
 from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
 from distillspec.runtime.seeds import derive_seed
@@ -44,6 +45,9 @@ class Expectation:
     Attributes:
         verify_times: v by gamma.
         break_even_alpha: None if even alpha = 1 does not break even.
+        highest_alpha: The target's mass on the tokens that the draft scores. It is 1 unless the
+            head is trimmed or the draft has another tokenizer.
+        perfect_draft_cap: The best speed-up at `highest_alpha`.
         predicted_speedup: At best_gamma, for independent tokens with acceptance rate `alpha`.
         against_break_even: Whether alpha is higher or lower. All temperatures are tested together.
     """
@@ -57,6 +61,7 @@ class Expectation:
     draft_to_target_time: float
     verify_times: dict[int, float]
     break_even_alpha: float | None
+    highest_alpha: float
     perfect_draft_cap: float
     perfect_draft_gamma: int
     best_gamma: int
@@ -217,7 +222,8 @@ def _expected(
     sums = by_document(Sums(overlap.sums, overlap.tokens), [prompt.document for prompt in prompts])
     alpha = intervals.ratio(sums, suite.confidence).within(0.0, 1.0)
     c, v = steps.draft_to_target_time(_DRAFT), steps.verify_times()
-    cap, best = cost_model.perfect_draft_cap(c, v), cost_model.best_gamma(alpha.value, c, v)
+    highest = _highest_alpha(target, draft, texts, policy, vocab_size)
+    cap, best = cost_model.best_gamma(highest, c, v), cost_model.best_gamma(alpha.value, c, v)
     even = cost_model.break_even_alpha(c, v)
     verdict: Verdict = "not tested"
     if even is not None:
@@ -233,12 +239,28 @@ def _expected(
         draft_to_target_time=c,
         verify_times=v,
         break_even_alpha=even,
+        highest_alpha=highest,
         perfect_draft_cap=cap.speedup,
         perfect_draft_gamma=cap.gamma,
         best_gamma=best.gamma,
         predicted_speedup=best.speedup,
         against_break_even=verdict,
     )
+
+
+def _highest_alpha(
+    target: PreTrainedModel,
+    draft: PreTrainedModel,
+    texts: Sequence[DrawnText],
+    policy: SamplingPolicy,
+    vocab_size: int,
+) -> float:
+    """The target's mass on the tokens that the draft scores, in [0, 1]: no training exceeds it."""
+    token_map = token_map_of(draft)
+    scored = kept_tokens(draft) if token_map is None else token_map.target_ids
+    if scored is None:
+        return 1.0
+    return corpus_alpha.mass(target, texts, policy, scored.tolist(), vocab_size=vocab_size).mean()
 
 
 def _drawn(
@@ -285,6 +307,13 @@ def warnings_about(
                 f"{at} even a perfect draft cannot win on this machine: a draft step costs "
                 f"{expectation.draft_to_target_time:.2f} of a target step, the cap is "
                 f"{cap}. Take a smaller draft: training cannot fix this"
+            )
+        elif expectation.break_even_alpha > expectation.highest_alpha:
+            warnings.append(
+                f"{at} even a perfect draft cannot win: the target's mass on the tokens that the "
+                f"draft scores is {expectation.highest_alpha:.3f}, and break-even is at alpha "
+                f"{expectation.break_even_alpha:.3f}. Raise pair.draft_head.keep, or take a draft "
+                "that scores all tokens"
             )
         elif expectation.perfect_draft_cap < _CLOSE:
             warnings.append(

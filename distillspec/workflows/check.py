@@ -185,7 +185,7 @@ def _print(
         f"{(fitness.chat_template or 'none')[:12]}; {fitness.runner} runner"
     )
     table = Table("", *(f"T = {e.temperature:g}" for e in fitness.expectations))
-    for name, cells in _rows(fitness):
+    for name, cells in _rows(fitness, None if head is None else len(head.pair.kept or ())):
         table.add_row(name, *cells)
     console.print(table)
     memory = fitness.memory
@@ -214,11 +214,24 @@ def _print(
         console.print(Text.assemble(("warning:", "yellow"), " ", visible(warning)), soft_wrap=True)
 
 
-def _rows(fitness: PairCheck) -> list[tuple[str, list[str]]]:
+def _rows(fitness: PairCheck, kept: int | None) -> list[tuple[str, list[str]]]:
+    """The table. Every number is of the draft with its trimmed head, if it has one.
+
+    Args:
+        fitness: What was measured.
+        kept: Tokens of a trimmed head; None without one.
+    """
     expectations = fitness.expectations
+    head = (
+        [] if kept is None else [("tokens in the draft's head", [f"{kept:,}"] * len(expectations))]
+    )
+    bounds = [number(e.highest_alpha, ".3f") for e in expectations]
+    is_bounded = any(e.highest_alpha < 1.0 for e in expectations)
     return [
+        *head,
         ("alpha, undistilled draft", [number(e.alpha, ".3f") for e in expectations]),
         ("  its interval", [_bounds(e) for e in expectations]),
+        *([("highest alpha, target's mass on the draft's tokens", bounds)] if is_bounded else []),
         ("entropy of the target, nats", [number(e.entropy_nats) for e in expectations]),
         ("target step, ms", [number(e.target_step_seconds * 1e3) for e in expectations]),
         (

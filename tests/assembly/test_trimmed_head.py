@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distillspec.assembly.pair import load_pair
+from distillspec.assembly.target_data import target_responses
 from distillspec.assembly.text import pair_prompts
 from distillspec.assembly.trimmed_head import foreseen_head, kept_tokens, with_head
+from distillspec.runtime.world import World
 from tests.tiny_plan import recipe, written_plan
 
 
@@ -36,6 +39,24 @@ def test_before_the_target_was_asked_tokens_are_counted_in_the_data(plan: dict[s
     pair = load_pair(recipe(plan, pair=trimmed, distill={"source": {"fixed": 1.0}}))
     training = pair_prompts(pair).training
     head = foreseen_head(pair, training)
-    assert head is not None and head.counted_in == "the responses in the data"
+    assert head is not None and head.counted_in == "the responses in the data, as training does"
     assert head.pair.kept is not None and len(head.pair.kept) == 20
     assert with_head(pair, training, None).kept == head.pair.kept
+
+
+def test_the_drawn_responses_are_those_that_training_will_store(plan: dict[str, Any]) -> None:
+    """All 30 training prompts are drawn for, so both heads count the same text."""
+    rows = [json.dumps({"prompt": f"def f{i}(x):"}) for i in range(40)]
+    Path("rows.jsonl").write_text("\n".join(rows))
+    trimmed = {**plan["pair"], "draft_head": {"keep": 20}}
+    pair = load_pair(recipe(plan, pair=trimmed, distill={"source": {"target": 1.0}}))
+    training = pair_prompts(pair).training
+    assert len(training) <= 32
+    drawn = foreseen_head(pair, training)
+    assert not Path("data").exists()
+    stored = target_responses(pair, training, World(1, 1, 0)).by_key
+    counted = foreseen_head(pair, training)
+    assert drawn is not None and counted is not None
+    assert drawn.counted_in == f"{len(training)} responses drawn from the target for this check"
+    assert counted.counted_in == f"{len(stored)} of the target's stored responses"
+    assert drawn.pair.kept == counted.pair.kept == with_head(pair, training, stored).kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.pair_check import Expectation, PairCheck, assess, warnings_about
 from distillspec.measure.timed.memory import TrainingLoad
 from distillspec.methods import cost_model
+from distillspec.models.vocabulary.trimmed_head import trim_head
 from distillspec.recipe.suite import Suite
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ GOOD = Expectation(
     draft_to_target_time=0.1,
     verify_times={4: 1.1},
     break_even_alpha=0.2,
+    highest_alpha=1.0,
     perfect_draft_cap=3.3,
     perfect_draft_gamma=4,
     best_gamma=4,
@@ -68,6 +71,27 @@ def test_the_pair_is_described(fitness: PairCheck) -> None:
     assert fitness.memory.training() > fitness.memory.draft_training
 
 
+def test_the_cap_of_a_trimmed_draft_is_at_the_targets_mass_on_its_tokens(
+    setting: Setting, tiny_suite: Suite
+) -> None:
+    draft = copy.deepcopy(setting.drafts["distilled"])
+    trim_head(draft, range(60))
+    found = assess(
+        setting.target,
+        draft,
+        setting.tokenizer,
+        setting.prompts,
+        suite=tiny_suite,
+        load=LOAD,
+        device="cpu",
+    )
+    for one in found.expectations:
+        assert one.alpha <= one.highest_alpha + 1e-6
+        best = cost_model.best_gamma(one.highest_alpha, one.draft_to_target_time, one.verify_times)
+        assert (one.perfect_draft_gamma, one.perfect_draft_cap) == best
+    assert 0.0 < found.expectations[1].highest_alpha < 1.0
+
+
 def test_no_prompts_are_the_users_error(setting: Setting, tiny_suite: Suite) -> None:
     with pytest.raises(DistillSpecError, match="no prompts"):
         assess(
@@ -90,6 +114,12 @@ def test_a_pair_that_cannot_win_is_warned_of() -> None:
     (words,) = warnings_about([slow], 300, 300)
     assert "even a perfect draft cannot win" in words
     assert "0.80x" in words
+
+
+def test_a_head_whose_tokens_cannot_win_is_warned_of() -> None:
+    narrow = replace(GOOD, break_even_alpha=0.7, highest_alpha=0.65, perfect_draft_cap=0.95)
+    (words,) = warnings_about([narrow], 300, 300)
+    assert "0.650" in words and "0.700" in words and "pair.draft_head.keep" in words
 
 
 def test_a_pair_with_next_to_nothing_to_gain_is_warned_of() -> None:

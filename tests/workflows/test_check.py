@@ -109,17 +109,24 @@ def test_a_draft_is_measured_with_its_trimmed_head(
     whole = Recipe.model_validate(values)
     values["pair"]["draft_head"] = {"keep": 5}
     trimmed = Recipe.model_validate(values)
-    alphas = []
+    alphas, highest = [], []
     for plan in (whole, trimmed):
         check.run(plan, as_json=True, min_speedup=None)
         found = json.loads(capsys.readouterr().out)
         alphas.append(found["expectations"][0]["alpha"])
-    assert found["draft_head"] == {"keep": 5, "counted_in": "the responses in the data"}
+        highest.append(found["expectations"][0]["highest_alpha"])
+    assert found["draft_head"]["keep"] == 5
+    drawn = "responses drawn from the target for this check"
+    counted_in = "the responses in the data, as training does" if "fixed" in source else drawn
+    assert found["draft_head"]["counted_in"].endswith(counted_in)
     assert alphas[1] < 0.7 * alphas[0]
+    assert alphas[1] < highest[1] < highest[0] == 1.0
     assert not Path("data").exists()
     check.run(trimmed, as_json=False, min_speedup=None)
     printed = " ".join(capsys.readouterr().out.split())
     assert "a head that scores 5 of 300 tokens (pair.draft_head)" in printed
+    assert "tokens in the draft's head" in printed
+    assert "highest alpha, target's mass on the draft's tokens" in printed
 
 
 def test_the_head_is_counted_in_the_targets_responses_that_are_there(
