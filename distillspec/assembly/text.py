@@ -18,6 +18,8 @@ from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.corpus.stores.responses import row_seed
 from distillspec.errors import DistillSpecError
 from distillspec.measure.exact.corpus_alpha import mass
+from distillspec.measure.stats.intervals import FEWEST
+from distillspec.measure.timed.plan import no_verdict
 from distillspec.models.runners.eager import context_of_model
 from distillspec.models.sampling.generate import DrawnText, generate
 from distillspec.recipe.loading import load_suite
@@ -121,6 +123,17 @@ def overlap_notes(recipe: Recipe, sets: PromptSets) -> list[str]:
         f"{taken} that probe and suite need: the best checkpoint is chosen on documents that it "
         "is also measured on. Raise data.held_out_percent, or name data.held_out"
     ]
+
+
+def verdict_notes(recipe: Recipe, sets: PromptSets) -> list[str]:
+    """A note, before training, if the evaluation will have too few documents for a verdict."""
+    if recipe.pair.endpoint is not None:  # nothing will be evaluated
+        return []
+    prompts = load_suite(recipe.evaluate.suite).prompts
+    if prompts.named:  # they are read when the evaluation begins
+        return []
+    documents = len({prompt.document for prompt in sets.held_out[: prompts.count]})
+    return [no_verdict(documents)] if documents < FEWEST else []
 
 
 def preview_batch(

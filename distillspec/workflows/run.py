@@ -18,7 +18,7 @@ import torch
 from distillspec.assembly.identity import check_identity, pair_identity, text_identity
 from distillspec.assembly.pair import ModelPair, device_of, load_pair, prepare_process
 from distillspec.assembly.target import Target, target_of
-from distillspec.assembly.text import overlap_notes, pair_prompts
+from distillspec.assembly.text import overlap_notes, pair_prompts, verdict_notes
 from distillspec.corpus.sources.prompts import PromptSets
 from distillspec.errors import DistillSpecError
 from distillspec.measure.summary.records import Summary
@@ -148,7 +148,8 @@ def started(recipe: Recipe, folder: Path | None, resumed_by: str | None = None) 
         console.print(describe(device_of(recipe.hardware)), highlight=False)
         if busy := _busy_note(device_of(recipe.hardware)):
             console.print(busy, highlight=False, soft_wrap=True)
-        for note in [*notes, *prompts.notes, *overlap_notes(recipe, prompts)]:
+        of_data = [*overlap_notes(recipe, prompts), *verdict_notes(recipe, prompts)]
+        for note in [*notes, *prompts.notes, *of_data]:
             console.print(note, highlight=False)
         console.print(
             f"{len(prompts.training):,} training prompts, {len(prompts.held_out)} held out"

@@ -15,6 +15,7 @@ from distillspec.assembly.text import (
     preview_batch,
     probe_prompts,
     suite_prompts,
+    verdict_notes,
 )
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_tokenizer
@@ -106,6 +107,17 @@ def test_a_probe_that_shares_prompts_with_the_suites_texts_is_noted(
     sets = pair_prompts(load_pair(made))
     assert len(sets.held_out) == 11
     assert bool(overlap_notes(made, sets)) is noted
+
+
+@pytest.mark.parametrize(("count", "noted"), [(7, True), (8, False)])
+def test_too_few_documents_for_a_verdict_are_noted_before_training(
+    plan: dict[str, Any], count: int, noted: bool
+) -> None:
+    Path("suite.yaml").write_text(f"prompts: {{count: {count}}}\n")
+    made = recipe(plan, evaluate={"suite": "suite.yaml"})
+    notes = verdict_notes(made, pair_prompts(load_pair(made)))
+    assert len(notes) == noted
+    assert not noted or "prompts of 7 documents, and a verdict needs at least 8" in notes[0]
 
 
 def test_prompts_of_a_suite_leave_room_for_what_is_decoded_in_the_shortest_context(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import importlib.util
+import math
 import os
 import re
 import sysconfig
@@ -62,6 +63,19 @@ def code_files(source: CodeSource, held_out_percent: float) -> CorpusFiles:
     Raises:
         DistillSpecError: A package is not installed, or a part has no file.
     """
+    files = all_files(source)
+    training = [f for f in files if not is_held_out(f.key, held_out_percent)]
+    held_out = [f for f in files if is_held_out(f.key, held_out_percent)]
+    check_divided(len(training), len(held_out), held_out_percent, "files", "widen `include` to")
+    return CorpusFiles(training, held_out)
+
+
+def all_files(source: CodeSource) -> list[SourceFile]:
+    """All files of `source` in the order of their keys.
+
+    Raises:
+        DistillSpecError: A package is not installed, or no file matches.
+    """
     files = list(_files(source))
     if not files:
         raise DistillSpecError(
@@ -70,16 +84,31 @@ def code_files(source: CodeSource, held_out_percent: float) -> CorpusFiles:
             fix="globs are relative to the package folder, such as "
             + ("'models/*.py'" if isinstance(source, PythonSource) else "'include/*'"),
         )
-    training = [f for f in files if not is_held_out(f.key, held_out_percent)]
-    held_out = [f for f in files if is_held_out(f.key, held_out_percent)]
-    for part, name in ((training, "training"), (held_out, "held-out")):
-        if not part:
-            raise DistillSpecError(
-                f"no {name} file is left of {len(files)}",
-                where="data.held_out_percent",
-                fix="widen `include`, or change held_out_percent",
-            )
-    return CorpusFiles(training, held_out)
+    return files
+
+
+def check_divided(
+    training: int, held_out: int, held_out_percent: float, documents: str, more: str
+) -> None:
+    """DistillSpecError if a corpus has so few documents that one side has none.
+
+    Args:
+        training, held_out: Documents of each side.
+        held_out_percent: Of the recipe.
+        documents: What the documents are, in words.
+        more: How to get more of them, in words; their number follows.
+    """
+    if training and held_out:
+        return
+    # With so many, each side has one on average. The hash decides, so more may be needed.
+    needed = math.ceil(100.0 / min(held_out_percent, 100.0 - held_out_percent))
+    raise DistillSpecError(
+        f"there are too few documents to divide: {training + held_out} {documents}, of which "
+        f"{training} are for training and {held_out} held out",
+        where=f"held_out_percent={held_out_percent:g}",
+        fix=f"{more} more than {needed} {documents}, or change held_out_percent",
+        why="a draft or model is measured on documents that it is not trained on",
+    )
 
 
 def _files(source: CodeSource) -> Iterator[SourceFile]:

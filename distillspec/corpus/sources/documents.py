@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from distillspec.corpus.sources.code_files import CorpusFiles, SourceFile, code_files
+from distillspec.corpus.sources.code_files import CorpusFiles, SourceFile, check_divided, code_files
 from distillspec.corpus.sources.hub import hub_passages
 from distillspec.corpus.sources.jsonl import jsonl_passages
 from distillspec.corpus.sources.passage import Passage, split
-from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import CodeSource, HubSource, JsonlSource
 
 
@@ -28,14 +27,9 @@ def documents(source: CodeSource | JsonlSource | HubSource, held_out_percent: fl
         assert isinstance(uncut, HubSource)
         passages = hub_passages(uncut, None, "corpus")
     sides = split(passages, held_out_percent)
-    files = CorpusFiles(*([_document(passage) for passage in side] for side in sides))
-    if not files.training or not files.held_out:
-        raise DistillSpecError(
-            f"{len(passages)} rows leave none for {'validation' if files.training else 'training'}",
-            where="corpus",
-            fix="take a larger source, or change held_out_percent",
-        )
-    return files
+    training, held_out = (len({passage.source for passage in side}) for side in sides)
+    check_divided(training, held_out, held_out_percent, "rows", "take a source of")
+    return CorpusFiles(*([_document(passage) for passage in side] for side in sides))
 
 
 def _document(passage: Passage) -> SourceFile:

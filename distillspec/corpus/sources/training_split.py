@@ -8,7 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from distillspec.corpus.sources.code_files import SourceFile, code_files
+from distillspec.corpus.sources.code_files import (
+    SourceFile,
+    all_files,
+    check_divided,
+    code_files,
+)
 from distillspec.corpus.sources.cpp_prompts import cpp_passages
 from distillspec.corpus.sources.jsonl import jsonl_passages
 from distillspec.corpus.sources.passage import Passage, PassageSplit, shuffled, split
@@ -18,7 +23,6 @@ from distillspec.corpus.sources.python_prompts import (
 )
 from distillspec.corpus.sources.rows import Chats
 from distillspec.corpus.sources.tokenizing import Tokenizer
-from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import (
     CodeSource,
     DataConfig,
@@ -104,13 +108,8 @@ def _divided(
             file_passages(files.held_out, source, tokenizer, seed),
         )
     sides: PassageSplit = split(row_passages(source, chats), percent)
-    for side, name in ((sides.training, "training"), (sides.held_out, "held-out")):
-        if not side:
-            raise DistillSpecError(
-                f"no {name} prompt is left of {len(sides.training) + len(sides.held_out)}",
-                where=f"data.held_out_percent={percent:g}",
-                fix="change held_out_percent, add rows, or name a second source in data.held_out",
-            )
+    training, held_out = (len({p.source for p in side}) for side in sides)
+    check_divided(training, held_out, percent, "rows or conversations", "add rows:")
     return TrainingSplit(iter(shuffled(sides.training, seed)), iter(shuffled(sides.held_out, seed)))
 
 
@@ -118,8 +117,7 @@ def _all_passages(
     source: CodeSource | JsonlSource | HubSource, tokenizer: Tokenizer, seed: int, chats: Chats
 ) -> Iterator[Passage]:
     if isinstance(source, CodeSource):
-        files = code_files(source, held_out_percent=50.0)  # both halves are used
-        return file_passages([*files.training, *files.held_out], source, tokenizer, seed)
+        return file_passages(all_files(source), source, tokenizer, seed)
     return iter(shuffled(row_passages(source, chats), seed))
 
 

@@ -173,8 +173,9 @@ def cautions(
         )
     if cells and documents < intervals.FEWEST:
         sentences.append(
-            f"The {cells[0].prompts} prompts come from {documents} documents, and fewer than "
-            f"{intervals.FEWEST} are too few: no verdict is given."
+            f"The {cells[0].prompts} prompts come from {documents} documents. A verdict needs at "
+            f"least {intervals.FEWEST}, so none is given: raise prompts.count in the suite, or "
+            "hold out more documents."
         )
     for line in baseline:
         if line.repeated_ngram_share is not None and line.repeated_ngram_share > _LOOPING:

@@ -14,6 +14,7 @@ import torch
 
 from distillspec.errors import DistillSpecError
 from distillspec.measure.exact.prompt import MeasuredPrompt
+from distillspec.measure.stats.intervals import FEWEST
 from distillspec.measure.timed.memory import round_bytes
 from distillspec.methods.build import max_drafted
 from distillspec.methods.step_times import StepTimes
@@ -91,6 +92,18 @@ def check(
     _check_memory(suite, target, list(drafts.values()), longest, where)
     if len(prompts) < suite.prompts.most:
         log.warning("the suite asks for %d prompts, %d exist", suite.prompts.most, len(prompts))
+    documents = len({prompt.document for prompt in prompts[: suite.prompts.count]})
+    if documents < FEWEST:
+        log.warning(no_verdict(documents))
+
+
+def no_verdict(documents: int) -> str:
+    """The warning that an evaluation on so few documents gives no verdict."""
+    return (
+        f"the evaluation decodes prompts of {documents} documents, and a verdict needs at least "
+        f"{FEWEST}: it will give numbers and no verdict. Raise prompts.count in the suite, or hold "
+        "out more documents (data.held_out_percent, data.held_out)"
+    )
 
 
 def _check_memory(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from distillspec.corpus.sources.code_files import code_files, is_held_out
+from distillspec.corpus.sources.code_files import check_divided, code_files, is_held_out
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import CppSource, PythonSource
 
@@ -87,6 +87,16 @@ def test_a_package_that_is_not_installed_is_named() -> None:
 def test_globs_that_match_nothing_are_an_error(package: str) -> None:
     with pytest.raises(DistillSpecError, match="matches no file"):
         code_files(source(packages=[package], include=["nowhere/*.py"]), 3.0)
+
+
+def test_a_corpus_too_small_to_divide_is_counted(package: str) -> None:
+    """The one file is for training at 3 %; on average 34 files hold out one."""
+    with pytest.raises(DistillSpecError) as caught:
+        code_files(source(packages=[package], include=["models/module_10.py"]), 3.0)
+    assert "1 files, of which 1 are for training and 0 held out" in caught.value.what
+    assert caught.value.where == "held_out_percent=3"
+    assert "more than 34 files" in caught.value.fix
+    check_divided(1, 1, 3.0, "files", "widen `include` to")
 
 
 def test_cpp_files_come_without_the_comments_at_their_beginning(

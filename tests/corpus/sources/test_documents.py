@@ -54,5 +54,5 @@ def test_a_source_of_code_is_its_files() -> None:
 
 def test_a_corpus_that_leaves_a_side_empty_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "rows.jsonl", 1)
-    with pytest.raises(DistillSpecError, match="1 rows leave none for"):
+    with pytest.raises(DistillSpecError, match="documents to divide: 1 rows"):
         documents(JsonlSource(kind="jsonl", path=str(path), prompt="text"), 50.0)

@@ -65,6 +65,27 @@ def test_a_split_that_leaves_one_side_empty_is_an_error(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     source = rows_file(tmp_path / "a.jsonl", numbered(3))
-    for percent, side in ((0.001, "held-out"), (99.999, "training")):
-        with pytest.raises(DistillSpecError, match=f"no {side} prompt"):
+    for percent, counts in ((0.001, (3, 0)), (99.999, (0, 3))):
+        with pytest.raises(DistillSpecError) as caught:
             load_prompts(data(source, held_out_percent=percent), tokenizer, seed=0)
+        training, held_out = counts
+        words = f"3 rows or conversations, of which {training} are for training and {held_out} held"
+        assert words in caught.value.what
+        assert f"held_out_percent={percent:g}" in caught.value.where
+        assert "add rows: more than 100000 rows" in caught.value.fix
+
+
+def test_a_held_out_source_of_one_file_needs_no_second(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is held out, so there is nothing to divide."""
+    (tmp_path / "one_file").mkdir()
+    (tmp_path / "one_file" / "__init__.py").write_text(
+        "def first(argument):\n    result = argument + 1\n    return result\n" * 3
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    held_out = {"kind": "python-source", "packages": ["one_file"], "include": ["*.py"]}
+    source = rows_file(tmp_path / "a.jsonl", numbered(3))
+    sets = load_prompts(data(source, held_out=held_out), tokenizer, seed=0)
+    assert {prompt.document for prompt in sets.held_out} == {"one_file/__init__.py"}
+    assert len(sets.training) == 3

@@ -71,6 +71,20 @@ def test_no_prompts_and_no_drafts_are_the_users_errors(setting: Setting, tiny_su
         check(tiny_suite, setting.target, {}, setting.prompts)
 
 
+@pytest.mark.parametrize("documents", [7, 8])
+def test_documents_too_few_for_a_verdict_are_warned_of_before_decoding(
+    setting: Setting, tiny_suite: Suite, documents: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two prompts of each document: prompts do not count."""
+    prompts = [setting.prompts[0]._replace(key=f"document {i // 2}") for i in range(2 * documents)]
+    plan = tiny_suite.prompts.model_copy(update={"count": len(prompts)})
+    suite = tiny_suite.model_copy(update={"prompts": plan})
+    check(suite, setting.target, setting.drafts, prompts)
+    warned = "a verdict needs at least 8" in caplog.text
+    assert warned is (documents == 7)
+    assert not warned or "prompts of 7 documents" in caplog.text
+
+
 def test_a_draft_that_a_method_names_and_nobody_made_is_the_users_error(
     setting: Setting, tiny_suite: Suite
 ) -> None:
