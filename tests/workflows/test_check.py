@@ -64,7 +64,7 @@ def test_the_memory_of_training_counts_what_is_trained(
     plan = Recipe.model_validate(recipe.model_dump() | {"lora": lora})
     check.run(plan, as_json=True, min_speedup=None)
     found = json.loads(capsys.readouterr().out)
-    every_weight = 16 * found["draft_parameters"]
+    every_weight = 12 * found["draft_parameters"]
     assert (found["memory"]["draft_training"] == every_weight) != is_frozen
     assert found["memory"]["draft_training"] <= every_weight
 
@@ -120,7 +120,9 @@ def test_a_draft_is_measured_with_its_trimmed_head(
     counted_in = "the responses in the data, as training does" if "fixed" in source else drawn
     assert found["draft_head"]["counted_in"].endswith(counted_in)
     assert alphas[1] < 0.7 * alphas[0]
-    assert alphas[1] < highest[1] < highest[0] == 1.0
+    # The five tokens have so little mass that the draft covers all of it.
+    assert alphas[1] <= highest[1] + 1e-6
+    assert highest[1] < highest[0] == 1.0
     assert not Path("data").exists()
     check.run(trimmed, as_json=False, min_speedup=None)
     printed = " ".join(capsys.readouterr().out.split())
