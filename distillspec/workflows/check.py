@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import resource
-import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -15,12 +15,13 @@ from distillspec.assembly.pair import ModelPair, dtype_of, load_pair, prepare_pr
 from distillspec.assembly.served_target import UNMEASURED, EndpointTrial
 from distillspec.assembly.target import target_of
 from distillspec.assembly.text import pair_prompts
+from distillspec.assembly.training import bucket_steps
 from distillspec.assembly.trimmed_head import ForeseenHead, foreseen_head
 from distillspec.corpus.sources.prompts import PromptSets
 from distillspec.export.engines import EngineVerdict, engine_verdicts
 from distillspec.measure.pair_check import Expectation, PairCheck, assess
 from distillspec.measure.summary.file import without_nan
-from distillspec.measure.timed.memory import TrainingLoad
+from distillspec.measure.timed.memory import TrainingLoad, weight_bytes
 from distillspec.models.loading.model_facts import folder_facts
 from distillspec.models.loading.precision import cast_parameters
 from distillspec.models.surgery.made_draft import made_draft_facts
@@ -51,7 +52,6 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
             speed-up.
     """
     prepare_process(recipe)
-    process_bytes = _resident_bytes()  # no model is loaded yet
     if min_speedup is not None:
         refuse_endpoint(recipe.pair.endpoint, "check --min-speedup")
     # Before the models, so that its errors come early. An endpoint is not decoded with.
@@ -64,6 +64,8 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
         _print_trial(recipe, trial, as_json=as_json)
         return 0
     assert suite is not None
+    bucket_steps(recipe.distill, len(sets.training))  # called for its check, as before training
+    process_bytes = _resident_bytes() - weight_bytes(pair.target.model)
     # 2. Which engines take the pair, and what it can gain.
     verdicts = _engine_verdicts(pair)
     head = foreseen_head(pair, sets.training)
@@ -99,26 +101,14 @@ def _assessed(pair: ModelPair, sets: PromptSets, suite: Suite, process_bytes: in
         pair: With the head that training will probably keep.
         sets: Training and held-out prompts.
         suite: Of the recipe.
-        process_bytes: Memory of this process without models.
+        process_bytes: Memory of this process with its data, without the target.
     """
-    recipe, device = pair.recipe, pair.device
-    plan, data = recipe.distill, recipe.data
+    device = pair.device
+    # Before the cast, which may need more memory than training.
+    load = _training_load(pair, process_bytes)
     dtype = dtype_of(suite.runner.dtype, device)
     # In the suite's dtype, because c and v depend on it.
     cast_parameters(pair.target.model, dtype)
-    adapters = None
-    if recipe.lora is not None:
-        trained = pair.trainable_draft().parameters()
-        adapters = sum(weight.numel() for weight in trained if weight.requires_grad)
-    load = TrainingLoad(
-        sequences=plan.micro_batch_size or plan.batch_size,
-        tokens_per_sequence=data.max_prompt_tokens + data.max_response_tokens,
-        chunk_tokens=plan.chunk_tokens,
-        trainable_parameters=adapters,
-        itemsize=dtype_of(recipe.hardware.precision, device).itemsize,
-        # On a GPU, the models are not in the memory of the process.
-        process=process_bytes if device.type == "cpu" else 0,
-    )
     # stdout may receive JSON, so progress goes to stderr.
     with Terminal(stderr=True).status("measuring the pair") as status:
         return assess(
@@ -133,6 +123,30 @@ def _assessed(pair: ModelPair, sets: PromptSets, suite: Suite, process_bytes: in
             ends=pair.eos_token_ids,
             progress=status.update,
         )
+
+
+def _training_load(pair: ModelPair, process_bytes: int) -> TrainingLoad:
+    """What one process holds while it trains by the recipe."""
+    recipe, device = pair.recipe, pair.device
+    plan, data = recipe.distill, recipe.data
+    adapters = None
+    if recipe.lora is not None:
+        trained = pair.trainable_draft().parameters()
+        adapters = sum(weight.numel() for weight in trained if weight.requires_grad)
+    scored, sequences = pair.vocabulary.scored, plan.micro_batch_size or plan.batch_size
+    return TrainingLoad(
+        sequences=sequences,
+        tokens_per_sequence=data.max_prompt_tokens + data.max_response_tokens,
+        chunk_tokens=plan.chunk_tokens,
+        scored_tokens=None if scored is None else len(scored),
+        reads_target=plan.needs_target,
+        accumulates=sequences < plan.batch_size,
+        recomputes=recipe.hardware.gradient_checkpointing,
+        trainable_parameters=adapters,
+        itemsize=dtype_of(recipe.hardware.precision, device).itemsize,
+        # On a GPU, the models are not in the memory of the process.
+        process=process_bytes if device.type == "cpu" else 0,
+    )
 
 
 def _as_json(
@@ -189,7 +203,7 @@ def _print(
         table.add_row(name, *cells)
     console.print(table)
     memory = fitness.memory
-    shared = f"; {_gib(memory.process)} of each is this process without models"
+    shared = f"; {_gib(memory.process)} of each is this process and its data, without models"
     console.print(
         f"memory, estimated: training about {_gib(memory.training())}, decoding about "
         f"{_gib(memory.decoding())}{shared if memory.process else ''}",
@@ -267,9 +281,12 @@ def _bounds(expectation: Expectation) -> str:
 
 
 def _resident_bytes() -> int:
-    """The peak memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    """The memory of this process now; where the system does not tell, the most so far."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    return pages * resource.getpagesize()
 
 
 def _gib(size: int) -> str:

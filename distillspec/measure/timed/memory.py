@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from distillspec.divergence.logit_rows import block_rows
 from distillspec.models.runners.eager import vocabulary_size
 from distillspec.models.runners.encoder_decoder import is_encoder_decoder
 
@@ -13,12 +14,35 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+# Bytes that a layer stores for the backward pass, for each token and unit of the hidden size,
+# without its feed-forward part: norms, attention and residuals. Half precision keeps the norms and
+# residuals in float32. Counted on Llama (tests/live_bytes.py).
+_LAYER_BYTES = {4: 42, 2: 37}
+_FEED_FORWARD_TENSORS = 4  # gate, up, their product and the activation
+_LAST_LAYER_BYTES = 8  # input of the last norm, and the hidden states after it
+# Blocks of softmax and divergence at one time, in float32. Logits in half precision are copied.
+_BLOCKS = {4: 5, 2: 7}
+
+
 @dataclass(frozen=True)
 class Memory:
     """Estimates in bytes. Weights and optimizer are exact, activations are a rule of thumb.
 
     Attributes:
-        process: Memory of Python and its libraries before any model is loaded; 0 on a GPU.
+        process: Memory of Python, its libraries and the data, without models; 0 on a GPU.
+        target_weights: While decoding.
+        target_in_training: Its weights in the precision of the training.
+        draft_weights: While decoding.
+        draft_training: Weights, both moments, and the copy that writes text in half precision.
+        gradients: All of the draft's gradients.
+        embedding_gradients: What the backward pass adds to them at its end: the gradients of
+            output head and embedding before they are added up.
+        activations: What the forward pass of a micro-batch stores for the backward pass.
+        head: Copies of the output head, and its gradient, while the loss is computed.
+        logits_chunk: Logits of both models for one chunk, with the blocks of the loss.
+        decoding_caches: Keys and values of both models.
+        accumulates: Whether gradients live through the forward pass, since a step has several
+            micro-batches.
     """
 
     process: int
@@ -26,18 +50,22 @@ class Memory:
     target_in_training: int
     draft_weights: int
     draft_training: int
+    gradients: int
+    embedding_gradients: int
     activations: int
+    head: int
     logits_chunk: int
     decoding_caches: int
+    accumulates: bool
+
+    def step(self) -> int:
+        """The most that a step adds: at the end of its forward pass, or of its backward pass."""
+        forward = self.activations + self.head + self.logits_chunk
+        backward = self.gradients + self.embedding_gradients
+        return max(forward + self.gradients * self.accumulates, backward)
 
     def training(self) -> int:
-        return (
-            self.process
-            + self.target_in_training
-            + self.draft_training
-            + self.activations
-            + self.logits_chunk
-        )
+        return self.process + self.target_in_training + self.draft_training + self.step()
 
     def decoding(self) -> int:
         return self.process + self.target_weights + self.draft_weights + self.decoding_caches
@@ -51,6 +79,10 @@ class TrainingLoad:
         sequences: Sequences per batch.
         tokens_per_sequence: Tokens of each.
         chunk_tokens: Positions whose logits exist at the same time.
+        scored_tokens: Tokens that the draft's head scores; None means all.
+        reads_target: Whether a step runs the target; cached logits need no forward.
+        accumulates: Whether a step has several micro-batches.
+        recomputes: Whether the backward pass computes activations again, layer by layer.
         trainable_parameters: None means all parameters of the draft (no LoRA).
         itemsize: Bytes of a number in the training's precision, which may differ from decoding's.
         process: As in `Memory`.
@@ -59,6 +91,10 @@ class TrainingLoad:
     sequences: int
     tokens_per_sequence: int
     chunk_tokens: int
+    scored_tokens: int | None = None
+    reads_target: bool = True
+    accumulates: bool = False
+    recomputes: bool = False
     trainable_parameters: int | None = None
     itemsize: int = 4
     process: int = 0
@@ -69,31 +105,58 @@ def memory_estimate(
 ) -> Memory:
     """Bytes of training with `load`, and of decoding one text of `context` tokens.
 
-    Trained parameters: float32 weight, gradient and two moments, 16 bytes each. Training in a lower
-    precision adds a copy, which writes text. Activations: 34 bytes per token, layer and
-    hidden unit in 16 bits (Korthikanti et al. 2205.05198, without attention scores) for the draft;
-    one layer for the target, which stores none. Logits of both models exist for one chunk.
+    Each trained parameter has a float32 weight, a gradient and two moments. Training in a lower
+    precision adds a copy of the draft, which writes text. The draft stores activations of all
+    layers, without attention scores; the target stores none, and one layer of it exists at a time.
     """
-    trained = load.trainable_parameters
     all_parameters = parameters(draft)
+    trained = all_parameters if load.trainable_parameters is None else load.trainable_parameters
     tokens = load.sequences * load.tokens_per_sequence
-    layers, hidden = _shape(draft)
-    _, target_hidden = _shape(target)
-    width = load.itemsize / 2
-    copy = load.itemsize * all_parameters if load.itemsize < 4 else 0
+    in_half = load.itemsize < 4
+    _, hidden = _shape(draft)
+    of_target = _layer_bytes(target, load.itemsize) if load.reads_target else 0
+    rows, V = min(load.chunk_tokens, tokens), load.scored_tokens or vocabulary_size(target)
+    is_whole, table = load.trainable_parameters is None, 4 * vocabulary_size(draft) * hidden
+    # A head with some of the rows gives its gradient in those rows first.
+    head = (4 * is_whole + load.itemsize * in_half) * V * hidden
+    if load.scored_tokens is not None:
+        head += (4 * hidden + load.itemsize * _shape(target)[1]) * V  # the rows are copied
     return Memory(
         process=load.process,
-        target_weights=_weight_bytes(target),
+        target_weights=weight_bytes(target),
         target_in_training=load.itemsize * parameters(target),
-        draft_weights=_weight_bytes(draft),
-        # With LoRA, 4 bytes for every weight and 16 for each trained parameter.
-        draft_training=copy
-        + (16 * all_parameters if trained is None else 4 * all_parameters + 16 * trained),
-        activations=int(34 * width * tokens * (layers * hidden + target_hidden)),
-        # Two models, 4 bytes per logit.
-        logits_chunk=2 * 4 * min(load.chunk_tokens, tokens) * vocabulary_size(target),
+        draft_weights=weight_bytes(draft),
+        draft_training=(4 + load.itemsize * in_half) * all_parameters + 8 * trained,
+        gradients=4 * trained,
+        embedding_gradients=2 * table if is_whole and _is_tied(draft) else 0,
+        activations=tokens
+        * max(of_target, _stored_bytes(draft, load) + _LAST_LAYER_BYTES * hidden),
+        head=head,
+        logits_chunk=2 * load.itemsize * rows * V
+        + _BLOCKS[load.itemsize] * 4 * V * min(rows, block_rows(V, draft.device)),
         decoding_caches=_cache_bytes(target, context) + _cache_bytes(draft, context),
+        accumulates=load.accumulates,
     )
+
+
+def _stored_bytes(draft: PreTrainedModel, load: TrainingLoad) -> int:
+    """Bytes for each token that the layers store for the backward pass."""
+    layers, hidden = _shape(draft)
+    of_layer = _layer_bytes(draft, load.itemsize)
+    # Recomputed layers store their float32 inputs; one of them at a time has its activations.
+    return 4 * layers * hidden + of_layer if load.recomputes else layers * of_layer
+
+
+def _layer_bytes(model: PreTrainedModel, itemsize: int) -> int:
+    config = model.config.get_text_config(decoder=True)
+    _, hidden = _shape(model)
+    inner = getattr(config, "intermediate_size", None) or 4 * hidden
+    return _LAYER_BYTES[itemsize] * hidden + _FEED_FORWARD_TENSORS * itemsize * int(inner)
+
+
+def _is_tied(model: PreTrainedModel) -> bool:
+    """Whether embedding and output head share their weight."""
+    return bool(model.config.get_text_config(decoder=True).tie_word_embeddings)
 
 
 def round_bytes(
@@ -125,7 +188,7 @@ def parameters(model: PreTrainedModel) -> int:
     return sum(weight.numel() for weight in model.parameters())
 
 
-def _weight_bytes(model: PreTrainedModel) -> int:
+def weight_bytes(model: PreTrainedModel) -> int:
     return sum(weight.numel() * weight.element_size() for weight in model.parameters())
 
 
