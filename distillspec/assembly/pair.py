@@ -32,7 +32,7 @@ from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.models.bare import bare_model
 from distillspec.models.loading.load import load_tokenizer
-from distillspec.models.loading.precision import cast_parameters, fast_dtype
+from distillspec.models.loading.precision import CACHED_PRODUCTS, cast_parameters, fast_dtype
 from distillspec.models.runners.cache import check_rolls_back
 from distillspec.models.runners.eager import max_context_length, vocabulary_size
 from distillspec.models.runners.encoder_decoder import (
@@ -85,7 +85,8 @@ def dtype_of(name: str, device: torch.device) -> torch.dtype:
 
 
 def prepare_process(recipe: Recipe) -> None:
-    """Set threads and determinism, and seed the initial weights of LoRA."""
+    """Set threads, determinism and torch's caches, and seed the initial weights of LoRA."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(CACHED_PRODUCTS))
     if recipe.hardware.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA reads it when it starts
         torch.use_deterministic_algorithms(True)

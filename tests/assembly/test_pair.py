@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -227,6 +228,19 @@ def process_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
     torch.use_deterministic_algorithms(was)
     torch.backends.cudnn.benchmark = benchmark
+
+
+@pytest.mark.usefixtures("process_settings")
+@pytest.mark.parametrize(("given", "used"), [(None, "128"), ("7", "7")])
+def test_the_products_that_a_cpu_keeps_are_bounded_unless_the_user_says_how(
+    plan: dict[str, Any], monkeypatch: pytest.MonkeyPatch, given: str | None, used: str
+) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, "" if given is None else given)  # undone after the test
+    if given is None:
+        monkeypatch.delenv(name)
+    prepare_process(recipe(plan, hardware={"device": "cpu"}))
+    assert os.environ[name] == used
 
 
 @pytest.mark.usefixtures("process_settings")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distillspec.divergence.logit_rows import block_rows
+from distillspec.models.loading.precision import CACHED_PRODUCTS
 from distillspec.models.runners.eager import vocabulary_size
 from distillspec.models.runners.encoder_decoder import is_encoder_decoder
 
@@ -22,6 +23,8 @@ _FEED_FORWARD_TENSORS = 4  # gate, up, their product and the activation
 _LAST_LAYER_BYTES = 8  # input of the last norm, and the hidden states after it
 # Blocks of softmax and divergence at one time, in float32. Logits in half precision are copied.
 _BLOCKS = {4: 5, 2: 7}
+# Of a product of bfloat16 that oneDNN keeps, with its buffers: measured on the nano pair.
+_PRODUCT_BYTES = 2_500_000
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Memory:
 
     Attributes:
         process: Memory of Python, its libraries and the data, without models; 0 on a GPU.
+        products: Products of bfloat16 that a CPU keeps for the shapes of generated text.
         target_weights: While decoding.
         target_in_training: Its weights in the precision of the training.
         draft_weights: While decoding.
@@ -46,6 +50,7 @@ class Memory:
     """
 
     process: int
+    products: int
     target_weights: int
     target_in_training: int
     draft_weights: int
@@ -65,10 +70,12 @@ class Memory:
         return max(forward + self.gradients * self.accumulates, backward)
 
     def training(self) -> int:
-        return self.process + self.target_in_training + self.draft_training + self.step()
+        models = self.target_in_training + self.draft_training
+        return self.process + self.products + models + self.step()
 
     def decoding(self) -> int:
-        return self.process + self.target_weights + self.draft_weights + self.decoding_caches
+        models = self.target_weights + self.draft_weights
+        return self.process + self.products + models + self.decoding_caches
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,7 @@ def memory_estimate(
         head += (4 * hidden + load.itemsize * _shape(target)[1]) * V  # the rows are copied
     return Memory(
         process=load.process,
+        products=CACHED_PRODUCTS * _PRODUCT_BYTES * (in_half and draft.device.type == "cpu"),
         target_weights=weight_bytes(target),
         target_in_training=load.itemsize * parameters(target),
         draft_weights=weight_bytes(draft),

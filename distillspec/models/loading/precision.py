@@ -11,6 +11,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+# A text has a new length at each token, and oneDNN keeps a product of bfloat16, with its buffers,
+# for each shape. Its default of 1024 took a gigabyte; the graphs of a suite have fewer than 100.
+CACHED_PRODUCTS = 128
 _SIDE = 512
 _TRIES = 5
 _MARGIN = 1.5

@@ -49,6 +49,7 @@ def test_the_process_and_the_precision_of_training_count(setting: Setting) -> No
     cached = memory_estimate(setting.target, draft, replace(LOAD, reads_target=False), context=100)
     # The draft's one layer, 16 wide, with the states before and after the last norm.
     assert cached.activations == 40 * (42 * 16 + 4 * 4 * 32 + 8 * 16)
+    assert full.products == 0 < half.products  # only bfloat16 makes a product for each shape
     assert 2 * half.target_in_training == full.target_in_training == full.target_weights
     assert half.draft_training == full.draft_training + 2 * parameters(draft)
     with_process = memory_estimate(setting.target, draft, replace(LOAD, process=500), context=100)
