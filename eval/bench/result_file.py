@@ -7,6 +7,7 @@ intervals. The title has the unit: `tokens/s`, `more, %`.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -41,9 +42,15 @@ def write(
     if path is None:
         return
     settings = {key: value for key, value in vars(arguments).items() if key != "json"}
+    # Where the file went is no part of how its tables came about.
+    command = list(sys.orig_argv)
+    if "--json" in command:
+        at = command.index("--json")
+        del command[at : at + 2]
+    now = provenance.gather(command)
     content = {
         "bench": bench,
-        "environment": {**asdict(provenance.gather()), "threads": torch.get_num_threads()},
+        "environment": {**asdict(now), "threads": torch.get_num_threads()},
         "settings": settings,
         "documents": documents,
         "tables": {title: [_plain(row) for row in rows] for title, rows in tables.items()},

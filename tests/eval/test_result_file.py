@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,17 +23,20 @@ def arguments(*words: str) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def test_the_file_holds_tables_settings_and_how_they_came_about(tmp_path: Path) -> None:
+def test_the_file_holds_tables_settings_and_how_they_came_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "verify.json"
+    started = ["python", "verify.py", "--json", str(path), "--gamma", "8"]
+    monkeypatch.setattr(sys, "orig_argv", started)
     write("verify", arguments("--json", str(path)), {"T = 1": ROWS}, 12)
     held = json.loads(path.read_text())
     assert held["bench"] == "verify" and held["documents"] == 12
     assert held["settings"] == {"gamma": 8}
     row = {"rule": "block", "K": 1, "kept": {"value": 1.25, "low": 1.0, "high": 1.5}}
     assert held["tables"] == {"T = 1": [{**row, "more, %": None}]}
-    assert {"command", "started", "git", "versions", "machine", "threads"} <= set(
-        held["environment"]
-    )
+    assert held["environment"]["command"] == ["python", "verify.py", "--gamma", "8"]
+    assert {"started", "git", "versions", "machine", "threads"} <= set(held["environment"])
 
 
 def test_without_the_option_nothing_is_written(
