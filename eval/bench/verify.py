@@ -163,7 +163,7 @@ def measure(
 class Entry(NamedTuple):
     """A rule: tokens kept a round, and how much more than by the rule it is compared with.
 
-    kept is without the correction or bonus, which is one more for every rule.
+    kept is without the correction or bonus, which is one more for every rule; tau is with it.
     """
 
     rule: str
@@ -172,21 +172,34 @@ class Entry(NamedTuple):
     kept: Interval
     against: str | None
     more: Interval | None
+    more_tau: Interval | None
 
 
 def report(sums: dict[Rule, Sums]) -> list[Entry]:
     entries = []
     for (name, K, L), kept in sorted(sums.items(), key=lambda item: (-item[0][2], item[0][1])):
         baseline = AGAINST.get(name)
-        more = None if baseline is None else relative(kept, sums[baseline, K, L], pair.CONFIDENCE)
-        entries.append(Entry(name, K, L, ratio(kept, pair.CONFIDENCE), baseline, more))
+        more = more_tau = None
+        if baseline is not None:
+            base = sums[baseline, K, L]
+            more = relative(kept, base, pair.CONFIDENCE)
+            more_tau = relative(_with_next(kept), _with_next(base), pair.CONFIDENCE)
+        entries.append(Entry(name, K, L, ratio(kept, pair.CONFIDENCE), baseline, more, more_tau))
     return entries
+
+
+def _with_next(kept: Sums) -> Sums:
+    """With the correction or bonus of each round."""
+    tokens = [
+        drafted + rounds for drafted, rounds in zip(kept.numerators, kept.denominators, strict=True)
+    ]
+    return Sums(tokens, kept.denominators)
 
 
 def print_table(temperature: float, rounds: float, entries: list[Entry]) -> None:
     print(f"\ntemperature {temperature:g}, {rounds:.0f} rounds; drafted tokens kept a round")
     print(f"{'rule':12}{'K':>3}{'L':>3}{'kept':>26}{'more than':>14}")
-    for rule, K, L, kept, against, more in entries:
+    for rule, K, L, kept, against, more, _ in entries:
         line = f"{rule:12}{K:3}{L:3}{kept.value:8.3f} [{kept.low:6.3f}, {kept.high:6.3f}]"
         if more is not None:
             line += f"{against:>14}{more.value:+8.1%} [{more.low:+6.1%}, {more.high:+6.1%}]"
@@ -227,6 +240,7 @@ def _row(entry: Entry) -> result_file.Row:
         "kept a round": entry.kept,
         "compared with": entry.against,
         "more, %": result_file.percent(entry.more),
+        "more tau, %": result_file.percent(entry.more_tau),
     }
 
 
