@@ -1,9 +1,9 @@
 """What a recipe minimises, and on which text, where it does not say so.
 
-The best that was measured at equal wall-clock (`docs/explanation/results.md`) is JSD on text of
-draft and target, in entire batches by turns. A pair or an objective that rules this out gets the
-nearest choice that it allows, so that a recipe of a pair and data alone is valid for every kind of
-pair.
+The best that was measured at equal wall-clock (docs/explanation/earlier-measurements.md) is JSD on
+text of draft and target, in entire batches by turns. A pair or an objective that rules this out
+gets the nearest choice that it allows, so that a recipe of a pair and data alone is valid for every
+kind of pair.
 """
 
 from __future__ import annotations

@@ -93,7 +93,8 @@ def print_table(texts: Sequence[Written], arguments: argparse.Namespace) -> list
         more = relative(measured, fixed[best], pair.CONFIDENCE)
         row = {"wanted rate": wanted, "best fixed gamma": best, "threshold": rule.threshold}
         row |= {"tau": sum(tokens) / sum(rounds), "predicted speed-up": measured.ratio()}
-        rows.append({**row, "more than the best fixed, %": result_file.percent(more)})
+        against = "predicted speed against the best fixed gamma, %"
+        rows.append({**row, against: result_file.percent(more)})
         print(
             f"{wanted:7.2f}{sum(entry[0] for done in passes for entry in done):8d}"
             f"{rule.threshold:11.2f}{sum(drafted) / sum(rounds):9.2f}"
