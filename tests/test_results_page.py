@@ -94,8 +94,8 @@ def test_without_files_every_row_names_its_command() -> None:
 def test_every_number_of_a_row_changes_with_its_file(folder: Path) -> None:
     page = results.page(read_results(folder))
     row = row_of(page, "block verification")
-    assert "[more tau: +5.5 % [1.9, 9.2]](#verify)" in row
-    assert "nano-python pair, 12 documents; T = 1, rule block, L 8" in row
+    assert "[T = 1: more tau +5.5 % [1.9, 9.2]](#verify)" in row
+    assert "nano-python pair, 12 documents; rule block, L 8" in row
     assert "`eval/bench/verify.py --prompts 12`" in row
     (folder / "verify.json").write_text(json.dumps(BENCH).replace("5.51", "-0.25"))
     changed = row_of(results.page(read_results(folder)), "block verification")
@@ -211,8 +211,8 @@ def test_a_variants_figure_is_its_tau_against_the_baseline() -> None:
 
 def test_a_factor_of_a_benchmark_is_no_percentage(folder: Path) -> None:
     kept = read_results(folder)["verify"]
-    assert of_bench("T = 0", "more tau, %", rule="block")(kept) is None
+    assert of_bench(("T = 0",), "more tau, %", rule="block")(kept) is None
     text = json.dumps(BENCH).replace("more tau, %", "times")
     (folder / "verify.json").write_text(text)
-    figure = of_bench("T = 1", "times", rule="block")(read_results(folder)["verify"])
-    assert figure is not None and figure.text == "times: 5.51x [1.95, 9.19]"
+    figure = of_bench(("T = 0", "T = 1"), "times", rule="block")(read_results(folder)["verify"])
+    assert figure is not None and figure.text == "T = 1: times 5.51x [1.95, 9.19]"
