@@ -146,6 +146,8 @@ def _comparison(compared: ComparisonRound) -> str:
 
 
 def _bench(bench: BenchTables) -> str:
-    parts = [f"{bench.documents} documents.\n"]
+    settings = {key: value for key, value in bench.settings.items() if value is not None}
+    shown = ", ".join(f"{key} {words(str(value))}" for key, value in settings.items())
+    parts = [f"{bench.documents} documents. Settings: {shown}.\n"]
     parts += [f"{title}:\n\n{result_file.markdown(rows)}" for title, rows in bench.tables.items()]
     return "\n".join(parts)

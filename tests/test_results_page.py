@@ -41,7 +41,7 @@ ENVIRONMENT = {
 BENCH = {
     "bench": "verify",
     "environment": ENVIRONMENT,
-    "settings": {"target": "checkpoints/nano-python/target"},
+    "settings": {"target": "checkpoints/nano-python/target", "c": 0.17, "prompts_file": None},
     "documents": 12,
     "tables": {
         "T = 1": [
@@ -110,6 +110,7 @@ def test_a_section_has_command_date_commit_machine_and_conditions(folder: Path) 
         "date: 2026-11-30; commit 8def8b7e32 with changes; torch 2.13.0",
         "A\\|B (avx2), 2 cores, no GPU; 1 threads",
         "conditions: the other core was busy",
+        "12 documents. Settings: target checkpoints/nano-python/target, c 0.17.",
         "| block | 8 | 5.5 [1.9, 9.2] |",
     ):
         assert words in section
