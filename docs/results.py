@@ -91,8 +91,8 @@ def _provenance(kept: Kept) -> str:
     lines += [
         f"date: {kept.date}; commit {commit}; torch {versions['torch']}, "
         f"transformers {versions['transformers']}",
-        f"machine: {words(machine['cpu'])} ({_flags(machine)}), {machine['cores']} cores, "
-        f"{devices}; {environment['threads']} threads",
+        f"machine: {words(machine['cpu'])} ({_flags(machine)}), {devices}; cores: "
+        f"{machine['cores']}, threads: {environment['threads']}",
     ]
     if "conditions" in environment:
         lines.append(f"conditions: {words(environment['conditions'])}")

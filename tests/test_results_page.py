@@ -108,7 +108,7 @@ def test_a_section_has_command_date_commit_machine_and_conditions(folder: Path) 
     for words in (
         "command: `eval/bench/verify.py --prompts 12`",
         "date: 2026-11-30; commit 8def8b7e32 with changes; torch 2.13.0",
-        "A\\|B (avx2), 2 cores, no GPU; 1 threads",
+        "A\\|B (avx2), no GPU; cores: 2, threads: 1",
         "conditions: the other core was busy",
         "12 documents. Settings: target checkpoints/nano-python/target, c 0.17.",
         "| block | 8 | 5.5 [1.9, 9.2] |",
