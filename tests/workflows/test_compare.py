@@ -57,10 +57,8 @@ def test_variants_are_trained_measured_and_reported_and_results_are_reused(
     assert "| chosen |" in text and "against kl" in text
     first = read_round(FOLDER / "first.json")
     assert (first.comparison, first.against, first.minutes) == ("tiny", "kl", 0.01)
-    assert [(one.kind, one.texts, one.documents) for one in first.tables] == [
-        ("held-out", 4, 4),
-        ("noise", 4, 4),
-    ]
+    assert [(one.kind, one.texts) for one in first.tables] == [("held-out", 4), ("noise", 4)]
+    assert first.tables[0].documents == 4
     assert markdown(first.tables[0].standings, "kl", first.confidence) in text
     assert first.plan["variants"].keys() == {"kl", "sampled", "chosen"}
     assert {"command", "git", "machine", "threads"} <= first.environment.keys()
