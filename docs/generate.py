@@ -1,9 +1,11 @@
-"""Writes the generated pages of docs/reference from the argument parsers and the schemas.
+"""Writes the generated pages: cli, recipe, suite and comparison of docs/reference, and the results.
 
-    python docs/generate.py            # writes cli.md, recipe.md, suite.md and comparison.md
+    python docs/generate.py            # writes all of them
     python docs/generate.py --check    # writes nothing; exit code 1 if a page is stale
 
-`generated_pages.py` has the text around the tables; all other pages are written by hand.
+The reference is made from the argument parsers and the schemas; `generated_pages.py` has the text
+around its tables. `results.py` makes docs/explanation/results.md from eval/results/. All other
+pages are written by hand.
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ from distillspec.recipe.loading import (  # noqa: E402
     json_schema,
     suite_json_schema,
 )
+from docs import results  # noqa: E402
 from docs.generated_pages import CLI, COMPARISON, INCOMPATIBLE, RECIPE, SUITE  # noqa: E402
+from docs.kept import read_results  # noqa: E402
 
-REFERENCE = ROOT / "docs" / "reference"
+DOCS = ROOT / "docs"
 NOTE = "<!-- Written by docs/generate.py: change the source, then run it again. -->\n"
 Schema = dict[str, Any]
 
@@ -246,7 +250,7 @@ def _anchor(title: str) -> str:
 
 
 def pages() -> dict[str, str]:
-    """File name -> text of every generated page."""
+    """Place in docs/ -> text of every generated page."""
     recipe, suite, comparison = json_schema(), suite_json_schema(), comparison_json_schema()
     definitions = recipe["$defs"]
     distill, pretrain = definitions["Recipe"], definitions["PretrainRecipe"]
@@ -261,16 +265,19 @@ def pages() -> dict[str, str]:
         SUITE: schema_body(suite, suite, "Keys of a suite", {}) + "\n" + incompatible_body("suite"),
         COMPARISON: schema_body(comparison, comparison, "Keys of a comparison", {}),
     }
-    return {page.name: f"{NOTE}\n{page.head}\n{body}\n{page.foot}" for page, body in bodies.items()}
+    reference = {
+        f"reference/{page.name}": f"{NOTE}\n{page.head}\n{body}\n{page.foot}"
+        for page, body in bodies.items()
+    }
+    return {**reference, "explanation/results.md": f"{NOTE}\n{results.page(read_results())}"}
 
 
 def stale() -> list[str]:
-    """Names of generated pages that are not as they would be written now."""
+    """Places of generated pages that are not as they would be written now."""
     return [
         name
         for name, text in pages().items()
-        if not (REFERENCE / name).is_file()
-        or (REFERENCE / name).read_text(encoding="utf-8") != text
+        if not (DOCS / name).is_file() or (DOCS / name).read_text(encoding="utf-8") != text
     ]
 
 
@@ -278,11 +285,10 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     arguments.add_argument("--check", action="store_true", help="write nothing, name stale pages")
     if arguments.parse_args().check:
-        sys.stdout.write("".join(f"stale: docs/reference/{name}\n" for name in stale()))
+        sys.stdout.write("".join(f"stale: docs/{name}\n" for name in stale()))
         return 1 if stale() else 0
-    REFERENCE.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
-        (REFERENCE / name).write_text(text, encoding="utf-8")
+        (DOCS / name).write_text(text, encoding="utf-8")
     return 0
 
 

@@ -36,7 +36,7 @@ from eval.campaigns.docs_blocks import (
     write_files,
 )
 
-GENERATED = ("cli.md", "recipe.md", "suite.md", "comparison.md")
+GENERATED = ("cli.md", "recipe.md", "suite.md", "comparison.md", "results.md")
 WRITTEN = [page for page in pages() if page.name not in GENERATED]
 OUTSIDE = [
     ROOT / name

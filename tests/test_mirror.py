@@ -12,6 +12,7 @@ OF_THE_WHOLE = {
     "test_examples.py",
     "test_wheel.py",
     "test_docs.py",
+    "test_results_page.py",
     "test_layers.py",
     "test_mirror.py",
     "test_launch.py",

@@ -201,7 +201,7 @@ class DistillConfig(Section):
         return (
             "reverse_kl hangs on how the target spreads the mass of the rest, which is not kept: "
             "of the loss and its gradient a large part is missing at any small k "
-            "(docs/explanation/results.md); forward_kl, jsd and tvd are served well"
+            "(docs/explanation/earlier-measurements.md); forward_kl, jsd and tvd are served well"
         )
 
     @property

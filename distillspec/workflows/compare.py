@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from distillspec.assembly.identity import IDENTITY, check_identity, pair_identity, text_identity
 from distillspec.assembly.pair import load_pair, prepare_process
 from distillspec.assembly.text import pair_prompts
@@ -17,6 +19,7 @@ from distillspec.measure.summary.variants import (
     standings,
     tables,
 )
+from distillspec.measure.summary.variants_file import ComparisonRound, RoundTable, write_round
 from distillspec.models.loading.precision import describe
 from distillspec.recipe.comparison import UNDISTILLED, ComparisonConfig
 from distillspec.recipe.output import RUNS
@@ -120,7 +123,7 @@ class _Comparison:
     ) -> None:
         """Print and write the tables of a round, one for each kind of prompts."""
         against, confidence = self.plan.against, self.plan.confidence
-        parts = []
+        parts, measured = [], []
         for kind, (texts, documents) in self.measure.texts.items():
             ranking = self._standings(runs, kind)
             title = (
@@ -131,6 +134,24 @@ class _Comparison:
             for table in tables(title, ranking, against, confidence):
                 console.print(table)
             parts.append(f"### {title}\n\n{markdown(ranking, against, confidence)}")
+            measured.append(RoundTable(kind, len(texts), len(set(documents)), ranking))
+        result = ComparisonRound(
+            comparison=self.plan.name,
+            round=name,
+            minutes=minutes,
+            seeds=list(seeds),
+            temperature=self.measure.policy.temperature,
+            gamma=self.plan.gamma,
+            against=against,
+            confidence=confidence,
+            tables=measured,
+            plan=self.plan.model_dump(mode="json"),
+            environment={
+                **dataclasses.asdict(provenance.gather()),
+                "threads": torch.get_num_threads(),
+            },
+        )
+        write_round(result, self.folder / f"{name}.json")
         path = self.folder / f"{name}.md"
         atomic.write_text(path, "\n".join(parts))
         console.print(f"written: {path}")

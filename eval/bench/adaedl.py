@@ -21,6 +21,7 @@ import sys
 from collections.abc import Sequence
 
 import pair
+import result_file
 import torch
 from stop import Ending, Written, spend, write
 
@@ -58,7 +59,9 @@ class Walk:
         return rounds, tokens, drafted, steps
 
 
-def print_table(texts: Sequence[Written], arguments: argparse.Namespace) -> None:
+def print_table(texts: Sequence[Written], arguments: argparse.Namespace) -> list[result_file.Row]:
+    """Also returns the rows, for the file of results."""
+    rows: list[result_file.Row] = []
     gamma, c, v = arguments.gamma, arguments.c, arguments.v
 
     def speedup(tokens: Sequence[float], steps: Sequence[float], rounds: Sequence[float]) -> Sums:
@@ -88,12 +91,17 @@ def print_table(texts: Sequence[Written], arguments: argparse.Namespace) -> None
         )
         measured = speedup(tokens, steps, rounds)
         more = relative(measured, fixed[best], pair.CONFIDENCE)
+        row = {"wanted rate": wanted, "best fixed gamma": best, "threshold": rule.threshold}
+        row |= {"tau": sum(tokens) / sum(rounds), "predicted speed-up": measured.ratio()}
+        against = "predicted speed against the best fixed gamma, %"
+        rows.append({**row, against: result_file.percent(more)})
         print(
             f"{wanted:7.2f}{sum(entry[0] for done in passes for entry in done):8d}"
             f"{rule.threshold:11.2f}{sum(drafted) / sum(rounds):9.2f}"
             f"{(sum(tokens) - sum(rounds)) / sum(drafted):6.0%}{sum(tokens) / sum(rounds):6.2f}"
             f"{measured.ratio():9.3f}{f'{more.value:+.1%} [{more.low:+.1%}, {more.high:+.1%}]':>32}"
         )
+    return rows
 
 
 def main() -> None:
@@ -108,16 +116,19 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=12, help="through all texts")
     parser.add_argument("--c", type=float, default=0.17, help="a draft step in target steps")
     parser.add_argument("--v", type=float, default=1.45, help="a verification in target steps")
+    result_file.add_argument(parser)
     arguments = parser.parse_args()
     arguments.every = arguments.new_tokens  # no chains beside the texts
     bench = pair.load(arguments)
     print(f"{describe('cpu')}; {len(bench.prompts)} prompts; c = {arguments.c:g}, "
           f"v = {arguments.v:g}; chains of at most {arguments.gamma}")  # fmt: skip
+    tables = {}
     for temperature in arguments.temperatures:
         print(f"temperature {temperature:g}")
         with torch.inference_mode():
             texts = write(bench, SamplingPolicy(temperature), arguments)
-        print_table(texts, arguments)
+        tables[f"T = {temperature:g}"] = print_table(texts, arguments)
+    result_file.write("adaedl", arguments, tables, len(bench.prompts))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import result_file
 import torch
 from decode import Contender, Decoded, our_contenders, take_turns
 from pair import CONFIDENCE, Models, held_out_prompts, load_models
@@ -102,38 +103,46 @@ def contenders_of(
     return contenders
 
 
-def words(estimate: Interval, digits: int) -> str:
-    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
-
-
-def print_quality(qualities: dict[str, Quality], gammas: Sequence[int]) -> None:
-    taus = [f"expected tau, gamma {gamma}" for gamma in gammas]
-    print("| " + " | ".join(["target", "nats, own text", "parses", "alpha", *taus]) + " |")
-    print("|---" * (4 + len(gammas)) + "|")
+def quality_rows(qualities: dict[str, Quality], gammas: Sequence[int]) -> list[result_file.Row]:
+    rows: list[result_file.Row] = []
     for name, quality in qualities.items():
-        parses = f"{quality.parses['parses']:.0%} of {quality.parses['judged']:.0f}"
-        alpha = words(ratio(quality.facts.alpha(DRAFT), CONFIDENCE), 3)
-        of_gamma = [
-            words(ratio(quality.facts.expected_tau(DRAFT, gamma), CONFIDENCE), 2)
+        facts = quality.facts
+        taus: dict[str, result_file.Value] = {
+            f"expected tau, gamma {gamma}": ratio(facts.expected_tau(DRAFT, gamma), CONFIDENCE)
             for gamma in gammas
-        ]
-        print("| " + " | ".join([name, words(quality.nats, 3), parses, alpha, *of_gamma]) + " |")
+        }
+        rows.append(
+            {
+                "target": name,
+                "nats, own text": quality.nats,
+                "parses, %": 100.0 * quality.parses["parses"],
+                "completions judged": int(quality.parses["judged"]),
+                "alpha": ratio(facts.alpha(DRAFT), CONFIDENCE),
+                **taus,
+            }
+        )
+    return rows
 
 
-def print_speed(results: dict[tuple[str, str], list[Decoded]]) -> None:
+def speed_rows(results: dict[tuple[str, str], list[Decoded]]) -> list[result_file.Row]:
     speeds = {
         name: Sums([row.tokens for row in rows], [row.seconds for row in rows])
         for name, rows in results.items()
     }
     first = next(iter(speeds))
-    print(f"\n| decoding | tokens/s | to {', '.join(first)} | to its own target alone |")
-    print("|---|---|---|---|")
-    for name, speed in speeds.items():
-        cells = [", ".join(name), words(ratio(speed, CONFIDENCE), 0)]
-        for base in (first, (name[0], ALONE)):
-            more = relative(speed, speeds[base], CONFIDENCE)
-            cells.append(words(Interval(*(1.0 + bound for bound in more)), 2))
-        print("| " + " | ".join(cells) + " |")
+
+    def times(speed: Sums, base: Sums) -> Interval:
+        return Interval(*(1.0 + bound for bound in relative(speed, base, CONFIDENCE)))
+
+    return [
+        {
+            "decoding": ", ".join(name),
+            "tokens/s": ratio(speed, CONFIDENCE),
+            f"times {', '.join(first)}": times(speed, speeds[first]),
+            "times its own target alone": times(speed, speeds[name[0], ALONE]),
+        }
+        for name, speed in speeds.items()
+    ]
 
 
 def load_all(pairs: Sequence[tuple[str, str, str]]) -> dict[str, Models]:
@@ -173,6 +182,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--new-tokens", type=int, default=64, help="tokens decoded per prompt")
     parser.add_argument("--threads", type=int, help="default: torch's")
     parser.add_argument("--seed", type=int, default=0)
+    result_file.add_argument(parser)
     return parser.parse_args()
 
 
@@ -192,9 +202,10 @@ def main() -> None:
         f"{describe('cpu')}; {torch.get_num_threads()} threads; {len(prompts)} texts, "
         f"{len(timed)} timed prompts, {arguments.new_tokens} new tokens each"
     )
+    tables = {}
     for temperature in arguments.temperatures:
         policy = SamplingPolicy(temperature)
-        contenders_by_name = {
+        qualities = {
             name: quality(models, prompts, policy, arguments.new_tokens)
             for name, models in pairs.items()
         }
@@ -206,9 +217,13 @@ def main() -> None:
             ).items()
         }
         results = take_turns(contenders, timed, arguments.new_tokens)
+        quality_table = quality_rows(qualities, arguments.gammas)
+        speed_table = speed_rows(results)
         print(f"\ntemperature {temperature:g}\n")
-        print_quality(contenders_by_name, arguments.gammas)
-        print_speed(results)
+        print(f"{result_file.markdown(quality_table)}\n{result_file.markdown(speed_table)}")
+        tables[f"targets, T = {temperature:g}"] = quality_table
+        tables[f"decoding, T = {temperature:g}"] = speed_table
+    result_file.write("chain", arguments, tables, len(prompts))
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ which a hook counts, shorter rounds at the end included; ours is the engine's, w
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import pair
+import result_file
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -144,8 +144,16 @@ def take_turns(
     return results
 
 
-def report(results: dict[str, list[Decoded]]) -> list[dict[str, Any]]:
-    """One entry a contender: tokens/s, tau, and the ratio to its counterpart of transformers."""
+class Entry(NamedTuple):
+    """A contender; `times` is its speed over that of its counterpart of transformers."""
+
+    contender: str
+    tokens_per_second: Interval
+    tau: Interval
+    times: Interval
+
+
+def report(results: dict[str, list[Decoded]]) -> list[Entry]:
     speeds = {
         name: Sums([d.tokens for d in rows], [d.seconds for d in rows])
         for name, rows in results.items()
@@ -157,27 +165,19 @@ def report(results: dict[str, list[Decoded]]) -> list[dict[str, Any]]:
         more = relative(speeds[name], speeds[peer], pair.CONFIDENCE)
         against = Interval(*(1.0 + bound for bound in more))
         tau = ratio(Sums([d.emitted for d in rows], [d.forwards for d in rows]), pair.CONFIDENCE)
-        entries.append(
-            {
-                "contender": name,
-                "tokens_per_second": speed._asdict(),
-                "tau": tau._asdict(),
-                "ratio_to_transformers": against._asdict(),
-            }
-        )
+        entries.append(Entry(name, speed, tau, against))
     return entries
 
 
-def print_table(temperature: float, gamma: int, entries: list[dict[str, Any]]) -> None:
+def print_table(temperature: float, gamma: int, entries: list[Entry]) -> None:
     print(f"\ntemperature {temperature:g}, gamma {gamma}; [95 % interval over documents]")
     print(f"{'':33}{'tokens/s':>24}{'tau':>8}{'x transformers, same mode':>30}")
-    for entry in entries:
-        speed, against = entry["tokens_per_second"], entry["ratio_to_transformers"]
+    for name, speed, tau, times in entries:
         print(
-            f"{entry['contender']:33}"
-            f"{speed['value']:8.1f} [{speed['low']:6.1f}, {speed['high']:6.1f}]"
-            f"{entry['tau']['value']:8.2f}"
-            f"{against['value']:12.2f} [{against['low']:5.2f}, {against['high']:5.2f}]"
+            f"{name:33}"
+            f"{speed.value:8.1f} [{speed.low:6.1f}, {speed.high:6.1f}]"
+            f"{tau.value:8.2f}"
+            f"{times.value:12.2f} [{times.low:5.2f}, {times.high:5.2f}]"
         )
 
 
@@ -189,7 +189,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--gamma", type=int, default=4)
     parser.add_argument("--runners", nargs="+", choices=["eager", "compiled"],
                         default=["eager", "compiled"])  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    result_file.add_argument(parser)
     return parser.parse_args()
 
 
@@ -203,6 +203,10 @@ def main() -> None:
         kind: bench.runners(kind, (1, gamma + 1), new_tokens + gamma + 1)
         for kind in arguments.runners
     }
+    print(f"{describe('cpu')}; run in {bench.dtype}, {torch.get_num_threads()} threads")
+    print(
+        f"{len(prompts)} prompts, {new_tokens} new tokens each; seconds from prompt to last token"
+    )
     tables = {}
     for temperature in arguments.temperatures:
         # transformers draws from the global generator
@@ -210,17 +214,19 @@ def main() -> None:
         contenders = transformers_contenders(bench.target, bench.draft, temperature, gamma)
         for kind, both in runners.items():
             contenders |= our_contenders(kind, *both, temperature, gamma, arguments.seed)
-        results = take_turns(contenders, prompts, new_tokens)
-        tables[temperature] = report(results)
-    if arguments.json:
-        print(json.dumps({"gamma": gamma, "machine": describe("cpu"), "tables": tables}))
-        return
-    print(f"{describe('cpu')}; run in {bench.dtype}, {torch.get_num_threads()} threads")
-    print(
-        f"{len(prompts)} prompts, {new_tokens} new tokens each; seconds from prompt to last token"
-    )
-    for temperature, entries in tables.items():
+        entries = report(take_turns(contenders, prompts, new_tokens))
         print_table(temperature, gamma, entries)
+        tables[f"T = {temperature:g}"] = [_row(entry) for entry in entries]
+    result_file.write("decode", arguments, tables, len(prompts))
+
+
+def _row(entry: Entry) -> result_file.Row:
+    return {
+        "contender": entry.contender,
+        "tokens/s": entry.tokens_per_second,
+        "tau": entry.tau,
+        "times transformers in the same mode": entry.times,
+    }
 
 
 if __name__ == "__main__":

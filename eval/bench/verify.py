@@ -20,13 +20,13 @@ were drafted and which prompts were taken; intervals are over documents, 95 %, c
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pair
+import result_file
 import torch
 from expected_lengths import (
     PositionDistribution,
@@ -160,42 +160,49 @@ def measure(
     return {rule: Sums(tokens, rounds) for rule, tokens in kept.items()}
 
 
-def report(sums: dict[Rule, Sums]) -> list[dict[str, Any]]:
-    """One entry a rule: tokens kept a round, and how much more than by the rule it is set beside.
+class Entry(NamedTuple):
+    """A rule: tokens kept a round, and how much more than by the rule it is compared with.
 
-    The first is without the correction or bonus, which is one more for every rule.
+    kept is without the correction or bonus, which is one more for every rule; tau is with it.
     """
+
+    rule: str
+    K: int
+    L: int
+    kept: Interval
+    against: str | None
+    more: Interval | None
+    more_tau: Interval | None
+
+
+def report(sums: dict[Rule, Sums]) -> list[Entry]:
     entries = []
     for (name, K, L), kept in sorted(sums.items(), key=lambda item: (-item[0][2], item[0][1])):
         baseline = AGAINST.get(name)
-        more = None if baseline is None else relative(kept, sums[baseline, K, L], pair.CONFIDENCE)
-        entries.append(
-            {
-                "rule": name,
-                "K": K,
-                "L": L,
-                "kept": ratio(kept, pair.CONFIDENCE)._asdict(),
-                "against": baseline,
-                "more": None if more is None else more._asdict(),
-            }
-        )
+        more = more_tau = None
+        if baseline is not None:
+            base = sums[baseline, K, L]
+            more = relative(kept, base, pair.CONFIDENCE)
+            more_tau = relative(_with_next(kept), _with_next(base), pair.CONFIDENCE)
+        entries.append(Entry(name, K, L, ratio(kept, pair.CONFIDENCE), baseline, more, more_tau))
     return entries
 
 
-def print_table(temperature: float, rounds: float, entries: list[dict[str, Any]]) -> None:
+def _with_next(kept: Sums) -> Sums:
+    """With the correction or bonus of each round."""
+    tokens = [
+        drafted + rounds for drafted, rounds in zip(kept.numerators, kept.denominators, strict=True)
+    ]
+    return Sums(tokens, kept.denominators)
+
+
+def print_table(temperature: float, rounds: float, entries: list[Entry]) -> None:
     print(f"\ntemperature {temperature:g}, {rounds:.0f} rounds; drafted tokens kept a round")
     print(f"{'rule':12}{'K':>3}{'L':>3}{'kept':>26}{'more than':>14}")
-    for entry in entries:
-        kept = Interval(**entry["kept"])
-        line = (
-            f"{entry['rule']:12}{entry['K']:3}{entry['L']:3}"
-            f"{kept.value:8.3f} [{kept.low:6.3f}, {kept.high:6.3f}]"
-        )
-        if entry["more"] is not None:
-            more = Interval(**entry["more"])
-            line += (
-                f"{entry['against']:>14}{more.value:+8.1%} [{more.low:+6.1%}, {more.high:+6.1%}]"
-            )
+    for rule, K, L, kept, against, more, _ in entries:
+        line = f"{rule:12}{K:3}{L:3}{kept.value:8.3f} [{kept.low:6.3f}, {kept.high:6.3f}]"
+        if more is not None:
+            line += f"{against:>14}{more.value:+8.1%} [{more.low:+6.1%}, {more.high:+6.1%}]"
         print(line)
 
 
@@ -208,23 +215,33 @@ def main() -> None:
     parser.add_argument("--gamma", type=int, default=8, help="tokens of a block or sequence")
     parser.add_argument("--counts", type=int, nargs="+", default=[2, 4, 8], help="K")
     parser.add_argument("--draws", type=int, default=4, help="draftings a context at L = 1")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    result_file.add_argument(parser)
     arguments = parser.parse_args()
     bench = pair.load(arguments)
-    tables, rounds = {}, {}
-    for temperature in arguments.temperatures:
-        sums = measure(bench, temperature, arguments)
-        rounds[temperature] = sum(sums["token", 1, arguments.gamma].denominators)
-        tables[temperature] = report(sums)
-    if arguments.json:
-        print(json.dumps({"gamma": arguments.gamma, "rounds": rounds, "tables": tables}))
-        return
     print(
         f"{len(bench.prompts)} prompts, {arguments.new_tokens} new tokens each, "
         f"gamma {arguments.gamma}; run in {bench.dtype}; [95 % interval over documents]"
     )
-    for temperature, entries in tables.items():
-        print_table(temperature, rounds[temperature], entries)
+    tables = {}
+    for temperature in arguments.temperatures:
+        sums = measure(bench, temperature, arguments)
+        rounds = sum(sums["token", 1, arguments.gamma].denominators)
+        entries = report(sums)
+        print_table(temperature, rounds, entries)
+        tables[f"T = {temperature:g}"] = [_row(entry) for entry in entries]
+    result_file.write("verify", arguments, tables, len(bench.prompts))
+
+
+def _row(entry: Entry) -> result_file.Row:
+    return {
+        "rule": entry.rule,
+        "K": entry.K,
+        "L": entry.L,
+        "kept a round": entry.kept,
+        "compared with": entry.against,
+        "more, %": result_file.percent(entry.more),
+        "more tau, %": result_file.percent(entry.more_tau),
+    }
 
 
 if __name__ == "__main__":

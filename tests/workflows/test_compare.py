@@ -10,7 +10,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure.summary.variants import VariantCost
+from distillspec.measure.summary.variants import VariantCost, markdown
+from distillspec.measure.summary.variants_file import read_round
 from distillspec.runtime.world import World
 from distillspec.workflows import compare, compare_train
 from distillspec.workflows.compare_variants import print_variants
@@ -54,6 +55,13 @@ def test_variants_are_trained_measured_and_reported_and_results_are_reused(
     text = (FOLDER / "first.md").read_text()
     assert text.count("| undistilled |") == 2  # on both kinds of prompts
     assert "| chosen |" in text and "against kl" in text
+    first = read_round(FOLDER / "first.json")
+    assert (first.comparison, first.against, first.minutes) == ("tiny", "kl", 0.01)
+    assert [(one.kind, one.texts) for one in first.tables] == [("held-out", 4), ("noise", 4)]
+    assert first.tables[0].documents == 4
+    assert markdown(first.tables[0].standings, "kl", first.confidence) in text
+    assert first.plan["variants"].keys() == {"kl", "sampled", "chosen"}
+    assert {"command", "git", "machine", "threads"} <= first.environment.keys()
     printed = capsys.readouterr().out
     assert (
         "first: held-out prompts, 4 texts of 4 documents, T = 1, gamma 2; 0.01 minutes" in printed
