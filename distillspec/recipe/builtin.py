@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from distillspec.recipe.published import published_target
 from distillspec.text.nearest import nearest
 
 Kind = Literal["recipe", "suite", "comparison", "metric", "model"]
@@ -79,9 +80,14 @@ def located(model: str) -> str:
     """Where the model `model` lies: that path, or the built-in folder if there is nothing.
 
     The built-in models are the folders of `nano-python/`, with or without `checkpoints/` before.
+    A published model lies where `fetch` puts it, whether it has been fetched or not.
     """
     name = model.removeprefix("./").removeprefix(_CHECKPOINTS).rstrip("/")
-    if name not in _MODELS or os.path.lexists(model):
+    if os.path.lexists(model):
+        return model
+    if (published := published_target(name)) is not None:
+        return str(published.folder)
+    if name not in _MODELS:
         return model
     folder = _folder("model") / name
     return str(folder) if folder.is_dir() else model

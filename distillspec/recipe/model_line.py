@@ -17,6 +17,7 @@ from distillspec.recipe.model_files import (
     model_folder,
     read_config,
 )
+from distillspec.recipe.published import check_fetched, published_at
 from distillspec.recipe.rolls_back import check_rolls_back
 from distillspec.recipe.weights_file import check_size
 
@@ -74,6 +75,11 @@ def local_config(name: str) -> dict[str, Any] | None:
 
 def hub_or_missing(name: str, noun: str, where: str) -> str:
     """The line for a Hub id; anything that cannot be one is a missing local path."""
+    if (published := published_at(Path(located(name)))) is not None:
+        try:
+            check_fetched(published, published.folder)
+        except DistillSpecError as error:
+            raise _at(where, error) from error
     if not is_hub_id(name):
         raise DistillSpecError(
             f"no such {noun}: '{name}'",
