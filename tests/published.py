@@ -34,4 +34,5 @@ def tiny_wheel(model: Path, folder: Path) -> PublishedModel:
         wheel_sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
         gguf="tiny_model/tiny.gguf",
         licence=f"{_INFO}/LICENSE",
+        licence_id="apache-2.0",
     )

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from distillspec.recipe.published import published_target
+from distillspec.recipe.published import PublishedModel, published_at, published_target
 from distillspec.text.nearest import nearest
 
 Kind = Literal["recipe", "suite", "comparison", "metric", "model"]
@@ -91,6 +91,11 @@ def located(model: str) -> str:
         return model
     folder = _folder("model") / name
     return str(folder) if folder.is_dir() else model
+
+
+def published(model: str) -> PublishedModel | None:
+    """The published model that `model` names; None where a folder of that name lies here."""
+    return published_at(Path(located(model)))
 
 
 def _folder(kind: Kind) -> Path:

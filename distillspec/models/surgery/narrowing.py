@@ -87,7 +87,7 @@ def principal_directions(embedding: Tensor, count: int) -> Tensor:
     """
     blocks = (block.double() for block in embedding.split(_ROWS))
     moments = sum((block.T @ block for block in blocks), torch.zeros((), dtype=torch.float64))
-    vectors = torch.linalg.eigh(moments).eigenvectors.flip(1)[:, :count]
+    vectors: Tensor = torch.linalg.eigh(moments).eigenvectors.flip(1)[:, :count]
     largest = vectors.abs().argmax(0, keepdim=True)
     return vectors * vectors.gather(0, largest).sign()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections import Counter
 
 import pytest
@@ -53,6 +54,8 @@ def test_a_quarter_holds_out_more_than_a_hundred_subjects(
     assert not held_out & {passage.document for passage in sides.training}
 
 
-def test_a_tokenizer_without_a_template_cannot_ask(bare: PreTrainedTokenizerFast) -> None:
+def test_a_tokenizer_without_a_template_cannot_ask(tokenizer: PreTrainedTokenizerFast) -> None:
+    bare = copy.deepcopy(tokenizer)
+    bare.chat_template = None
     with pytest.raises(DistillSpecError, match="no chat template"):
         chat_passages(source(1), chats_of(bare))
