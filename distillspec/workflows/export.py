@@ -11,7 +11,7 @@ from distillspec.export.push import push
 from distillspec.measure.summary.records import DISTILLED, Summary
 from distillspec.recipe.builtin import located, published
 from distillspec.recipe.data import ChatTopicsSource
-from distillspec.recipe.published import PublishedModel
+from distillspec.recipe.published import PublishedModel, folders_of
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.start import PrunedDraftConfig
 from distillspec.recipe.words import plan_in_words
@@ -95,23 +95,24 @@ def update_exported(run: Run) -> None:
 def _write_licence(run: Run) -> None:
     """A draft of a published model gets its licence, and a NOTICE with what was changed."""
     recipe = run.recipe
-    model = _published(recipe)
-    if model is None:
+    if (model := _published(recipe)) is None:
         return
+    folder = folders_of(model)[0].path
     given = recipe.pair.draft
     start = given if isinstance(given, str) else given.in_words()
-    notice = read_text(BoundedText(model.folder / NOTICE, "the notice of the target", "-"))
+    notice = read_text(BoundedText(folder / NOTICE, "the notice of the target", "-"))
     notice += f"- distillspec has made a draft of this model: {start}; {plan_in_words(recipe)}.\n"
     if isinstance(recipe.data.source, ChatTopicsSource):
         notice += "- The questions of the training come with distillspec, under Apache-2.0.\n"
     atomic.write_text(run.folder.draft / NOTICE, notice)
-    licence = read_text(BoundedText(model.folder / LICENCE, "the licence of the target", "-"))
+    licence = read_text(BoundedText(folder / LICENCE, "the licence of the target", "-"))
     atomic.write_text(run.folder.draft / LICENCE, licence)
 
 
 def _published(recipe: Recipe) -> PublishedModel | None:
     """The published model that the draft is made for."""
-    return None if recipe.pair.target is None else published(recipe.pair.target)
+    folder = None if recipe.pair.target is None else published(recipe.pair.target)
+    return None if folder is None else folder.model
 
 
 def _gamma(run: Run, summary: Summary | None) -> int:
@@ -144,7 +145,8 @@ def _card_facts(run: Run, gamma: int, repository: str | None = None) -> CardFact
 def _base_model(recipe: Recipe) -> str | None:
     """The model that the draft's initial weights come from; None if they are random."""
     if isinstance(recipe.pair.draft, str):
-        return recipe.pair.draft
+        folder = published(recipe.pair.draft)
+        return recipe.pair.draft if folder is None else folder.model.hub_id
     if not isinstance(recipe.pair.draft, PrunedDraftConfig):
         return None
     model = _published(recipe)

