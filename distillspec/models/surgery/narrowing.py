@@ -53,20 +53,19 @@ def narrowed(target: PreTrainedModel, plan: PrunedDraftConfig) -> PreTrainedMode
     tied = is_tied(model)
     parts = {}
     for name, weight in weights.items():
-        values, cut = (
-            weight.double(),
-            [axis for axis, width in axes_of(name, axes) if width == HIDDEN],
-        )
+        values = weight.double()
+        axis = next((axis for axis, width in axes_of(name, axes) if width == HIDDEN), None)
         if name == _EMBEDDING or (name == _HEAD and tied):
             values = values @ directions
         elif name == _LAST_NORM and tied:
             # The diagonal of the rotated gains.
             values = scale * (directions.square() * values[:, None]).sum(0)
-        elif cut == [1]:
-            values = scale * (values * weights[_norm_before(name)].double()) @ directions
-        elif cut == [0] and weight.ndim == 1 and name.endswith("norm.weight"):
+        elif name.endswith("norm.weight") and axis is not None:
+            # The matrices behind the norm take its gains.
             values = torch.ones(plan.hidden_size, dtype=torch.float64)
-        elif cut == [0]:
+        elif axis == 1:
+            values = scale * (values * weights[_norm_before(name)].double()) @ directions
+        elif axis == 0:
             values = directions.T @ values
         parts[name] = values.to(weight.dtype)
     narrow.load_state_dict(parts)
