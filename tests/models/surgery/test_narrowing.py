@@ -109,6 +109,12 @@ def test_a_shape_that_fits_no_family_is_an_error(kind: str, size: int, message: 
     assert caught.value.where == "pair.draft.hidden_size"
 
 
+def test_a_width_that_the_heads_do_not_divide_is_an_error() -> None:
+    with pytest.raises(DistillSpecError, match=r"hidden size \(10\) is not a multiple of .* \(4\)"):
+        narrowed(tiny_model("llama"), plan(1, 10))
+    assert narrowed(tiny_model("llama"), plan(1, 10, key_value_heads=1)).config.hidden_size == 10
+
+
 def test_directions_are_orthonormal_and_hold_the_most_of_the_embeddings() -> None:
     torch.manual_seed(2)
     embedding = torch.randn(100, 12) * torch.linspace(3.0, 0.1, 12)
