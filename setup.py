@@ -13,7 +13,10 @@ BUILTIN = {
     "recipes": ("recipes", ["*.yaml"]),
     "suites": ("eval/suites", ["*.yaml"]),
     "metrics": ("eval/metrics", ["*/*.py"]),
-    "models": ("checkpoints", ["nano-python/*/*.json", "nano-python/*/*.safetensors"]),
+    "models": (
+        "checkpoints",
+        ["nano-python/*/*.json", "nano-python/*/*.safetensors", "smollm2-135m/draft/*"],
+    ),
 }
 
 setup(

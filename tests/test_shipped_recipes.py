@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -82,6 +83,9 @@ def t5(vocab_size: int) -> PretrainedConfig:
 
 # Their halves are made by recipes of kind pretrain.
 TO_BE_MADE = {"lm1b-234m--lm1b-33m"}
+
+# Recipes whose target is fetched from the package index, and whose draft is made of it.
+PUBLISHED = ("smollm2-135m", "smollm2-135m-draft")
 
 # Of target and draft; vocabularies are padded as the real ones are: equally, or the target's more.
 PAIRS = {
@@ -204,6 +208,49 @@ def test_a_step_is_trained_on_small_models_of_the_same_classes(
     (run,) = (place / "checkpoints" / "runs" / name).iterdir()
     config = json.loads((run / "draft" / "config.json").read_text())
     assert config["vocab_size"] == PAIRS[name][0].vocab_size
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_recipes_of_a_published_target_name_the_command_that_fetches_it(
+    place: Path, name: str
+) -> None:
+    text = (ROOT / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    command = f"./launch.sh fetch smollm2-135m && ./launch.sh recipes/{name}.yaml"
+    for part in (command, "hardware:  2 CPU cores", "expected:"):
+        assert part in text
+    with pytest.raises(DistillSpecError, match="has not been fetched yet") as caught:
+        plan(of_the_hub(name), f"recipes/{name}.yaml")
+    assert caught.value.fix == "run this once: distillspec fetch smollm2-135m"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_step_is_trained_on_chats_with_a_draft_made_of_a_small_target(
+    place: Path, tiny_pair: Path, name: str
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_pair / "target")
+    tokenizer.chat_template = CHAT
+    AutoModelForCausalLM.from_pretrained(tiny_pair / "target").save_pretrained(place / "target")
+    tokenizer.save_pretrained(place / "target")
+    changes = [
+        "pair.target=target",
+        "pair.draft={kind: pruned, layers: [0, 1]}",
+        "pair.draft_head.keep=200",
+        "data.max_prompt_tokens=256",
+        "data.max_response_tokens=8",
+        "data.max_prompts=8",
+        "distill.batch_size=4",
+        "distill.max_steps=1",
+        "distill.probe={every_steps: 1, prompts: 2, max_new_tokens: 4}",
+    ]
+    recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml", changes)
+    assert isinstance(recipe, Recipe)
+    assert distill.train(recipe, None) == 0
+    (run,) = (place / "checkpoints" / "runs" / name).iterdir()
+    target, draft = (
+        load_file(folder / "model.safetensors") for folder in (place / "target", run / "draft")
+    )
+    weight = "model.embed_tokens.weight"
+    assert torch.equal(draft[weight], target[weight].to(draft[weight].dtype))
 
 
 @pytest.mark.parametrize("name", names("comparison"))

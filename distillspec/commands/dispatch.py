@@ -23,6 +23,7 @@ from distillspec.commands import (
     decode,
     evaluate,
     export,
+    fetch,
     generate,
     pretrain,
     report,
@@ -53,6 +54,7 @@ COMMANDS = {
     "decode": decode,
     "tune": tune,
     "pretrain": pretrain,
+    "fetch": fetch,
     "schema": schema,
 }
 # Verbs of 0.1 that still work and are not listed: the verb, and what differed in its defaults.
@@ -121,7 +123,7 @@ def _after_an_interrupt(argv: Sequence[str]) -> str:
         return "the same command goes on where it stopped"
     if argv and argv[0] == "pretrain":
         return "the same command goes on where it stopped, with --resume"
-    if argv and argv[0] in ("tune", "auto", "check", "decode", "export", "report"):
+    if argv and argv[0] in ("tune", "auto", "check", "decode", "export", "fetch", "report"):
         return "the same command begins again"
     return "a run that was training resumes with: " + command("run", "RUN-FOLDER")
 

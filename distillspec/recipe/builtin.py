@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from distillspec.recipe.published import PublishedFolder, published_at, published_folder
 from distillspec.text.nearest import nearest
 
 Kind = Literal["recipe", "suite", "comparison", "metric", "model"]
@@ -79,12 +80,27 @@ def located(model: str) -> str:
     """Where the model `model` lies: that path, or the built-in folder if there is nothing.
 
     The built-in models are the folders of `nano-python/`, with or without `checkpoints/` before.
+    A published model lies where `fetch` puts it, whether it has been fetched or not.
     """
     name = model.removeprefix("./").removeprefix(_CHECKPOINTS).rstrip("/")
-    if name not in _MODELS or os.path.lexists(model):
+    if os.path.lexists(model):
+        return model
+    if (fetched := published_folder(name)) is not None:
+        return str(fetched.path)
+    if name not in _MODELS:
         return model
     folder = _folder("model") / name
     return str(folder) if folder.is_dir() else model
+
+
+def published(model: str) -> PublishedFolder | None:
+    """The published folder that `model` names; None where a folder of that name lies here."""
+    return published_at(Path(located(model)))
+
+
+def shipped_draft(name: str) -> Path:
+    """The folder of the draft that the package ships for a published model."""
+    return _folder("model") / name / "draft"
 
 
 def _folder(kind: Kind) -> Path:

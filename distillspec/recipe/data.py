@@ -144,7 +144,17 @@ class HubSource(_Rows):
         return JsonlSource(kind="jsonl", path=self.path, **shared)
 
 
-Source = Annotated[CodeSource | JsonlSource | HubSource, Field(discriminator="kind")]
+class ChatTopicsSource(Section):
+    """Chat instructions that come with the project: questions about some 440 subjects."""
+
+    kind: Literal["chat-topics"]
+    prompts_per_subject: Rows = Field(8, description="questions asked about one subject")
+
+
+CorpusSource = Annotated[CodeSource | JsonlSource | HubSource, Field(discriminator="kind")]
+Source = Annotated[
+    CodeSource | JsonlSource | HubSource | ChatTopicsSource, Field(discriminator="kind")
+]
 
 
 class DataConfig(Section):

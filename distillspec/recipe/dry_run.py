@@ -13,7 +13,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.recipe import builtin
 from distillspec.recipe.capacity import check_memory, check_threads, llama_parameters, trained_bytes
 from distillspec.recipe.context import check_rows_fit, context_of
-from distillspec.recipe.data import CodeSource, HubSource, JsonlSource
+from distillspec.recipe.data import ChatTopicsSource, CodeSource, HubSource, JsonlSource
 from distillspec.recipe.distill import DistillConfig
 from distillspec.recipe.endpoint import check_can_ask
 from distillspec.recipe.loading import load_suite
@@ -246,6 +246,8 @@ def _layers_of(name: str) -> int | None:
 def _prompts(source: PromptSource, where: str) -> str:
     if isinstance(source, PythonTopicsSource):
         return "prose of Python's language reference"
+    if isinstance(source, ChatTopicsSource):
+        return f"built-in chats, {source.prompts_per_subject} questions about each subject"
     if isinstance(source, AdversarialSource):
         return f"made from the seed: {', '.join(source.shapes)}"
     if isinstance(source, JsonlSource | HubSource) and source.path is not None:

@@ -14,8 +14,8 @@ from pathlib import Path
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.builtin import located
 from distillspec.recipe.model_files import check_plain_files, is_missing, model_folder
+from distillspec.recipe.published import CONVERTED
 
-CONVERTED = Path("checkpoints/converted")
 _VERSION = 2  # of the conversion: a new one does not use what an older one has left out
 
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")

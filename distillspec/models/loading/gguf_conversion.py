@@ -47,17 +47,29 @@ def converted(file: Path, explained: Callable[[], AbstractContextManager[object]
     with _one_at_a_time(folder):
         # Another process may have converted the file while this one waited.
         if not folder.is_dir():
-            header = read_header(file)
-            check_tokenizer(header)
-            with explained():
-                model, tokenizer = _read(header)
             with atomic.replacing_folder(folder, MODEL_FILES) as temporary:
-                model.save_pretrained(temporary)
-                tokenizer.save_pretrained(temporary)
-                for path in temporary.iterdir():
-                    path.chmod(0o644)  # safetensors makes files that only the owner can read
-            say_once(f"converted {file} to {folder} ({model.dtype})")
+                dtype = convert_into(temporary, file, explained)
+            say_once(f"converted {file} to {folder} ({dtype})")
     return folder
+
+
+def convert_into(
+    folder: Path, file: Path, explained: Callable[[], AbstractContextManager[object]]
+) -> torch.dtype:
+    """Write a GGUF file's model and tokenizer into an existing folder; errors as of `converted`.
+
+    Returns:
+        The type of the weights.
+    """
+    header = read_header(file)
+    check_tokenizer(header)
+    with explained():
+        model, tokenizer = _read(header)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for path in folder.iterdir():
+        path.chmod(0o644)  # safetensors makes files that only the owner can read
+    return model.dtype
 
 
 def _read(header: GgufHeader) -> tuple[PreTrainedModel, Any]:

@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 
 from distillspec.models.loading.model_facts import ModelFacts
 from distillspec.models.runners.eager import vocabulary_size
+from distillspec.models.surgery.narrowing import narrowed
 from distillspec.models.surgery.pruning import pruned
 from distillspec.models.surgery.random_llama import random_llama
 from distillspec.recipe.start import PrunedDraftConfig, RandomDraftConfig
@@ -30,7 +31,7 @@ def made_draft(
         seed: Seed of random weights.
     """
     if isinstance(plan, PrunedDraftConfig):
-        model = pruned(target, plan)
+        model = narrowed(target, plan) if plan.channels == "principal" else pruned(target, plan)
     else:
         model = random_llama(
             plan.shape, vocab_size=vocabulary_size(target), end_token=end_token, seed=seed

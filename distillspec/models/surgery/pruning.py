@@ -14,29 +14,29 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.loading.precision import cast_parameters
 from distillspec.recipe.start import PrunedDraftConfig
 
-_NEURONS, _HEADS, _HIDDEN = "intermediate_size", "key_value_heads", "hidden_size"
+_NEURONS, _HEADS, HIDDEN = "intermediate_size", "key_value_heads", "hidden_size"
 
 # The width of each axis of a weight, by the end of the weight's name; None is never cut.
 _Axes = Mapping[str, tuple[str | None, ...]]
 _LLAMA: _Axes = {
-    "self_attn.q_proj.weight": (_HEADS, _HIDDEN),
-    "self_attn.k_proj.weight": (_HEADS, _HIDDEN),
-    "self_attn.v_proj.weight": (_HEADS, _HIDDEN),
-    "self_attn.o_proj.weight": (_HIDDEN, _HEADS),
+    "self_attn.q_proj.weight": (_HEADS, HIDDEN),
+    "self_attn.k_proj.weight": (_HEADS, HIDDEN),
+    "self_attn.v_proj.weight": (_HEADS, HIDDEN),
+    "self_attn.o_proj.weight": (HIDDEN, _HEADS),
     "self_attn.q_proj.bias": (_HEADS,),
     "self_attn.k_proj.bias": (_HEADS,),
     "self_attn.v_proj.bias": (_HEADS,),
-    "self_attn.o_proj.bias": (_HIDDEN,),
-    "mlp.gate_proj.weight": (_NEURONS, _HIDDEN),
-    "mlp.up_proj.weight": (_NEURONS, _HIDDEN),
-    "mlp.down_proj.weight": (_HIDDEN, _NEURONS),
+    "self_attn.o_proj.bias": (HIDDEN,),
+    "mlp.gate_proj.weight": (_NEURONS, HIDDEN),
+    "mlp.up_proj.weight": (_NEURONS, HIDDEN),
+    "mlp.down_proj.weight": (HIDDEN, _NEURONS),
     "mlp.gate_proj.bias": (_NEURONS,),
     "mlp.up_proj.bias": (_NEURONS,),
-    "mlp.down_proj.bias": (_HIDDEN,),
-    "layernorm.weight": (_HIDDEN,),
-    ".norm.weight": (_HIDDEN,),
-    "embed_tokens.weight": (None, _HIDDEN),
-    "lm_head.weight": (None, _HIDDEN),
+    "mlp.down_proj.bias": (HIDDEN,),
+    "layernorm.weight": (HIDDEN,),
+    ".norm.weight": (HIDDEN,),
+    "embed_tokens.weight": (None, HIDDEN),
+    "lm_head.weight": (None, HIDDEN),
 }
 _GPT_NEOX: _Axes = {
     "mlp.dense_h_to_4h.weight": (_NEURONS, None),
@@ -62,7 +62,7 @@ class _Family(NamedTuple):
     cuts: frozenset[str]
 
 
-_ALL = frozenset((_NEURONS, _HEADS, _HIDDEN))
+_ALL = frozenset((_NEURONS, _HEADS, HIDDEN))
 # Heads and channels are cut only in families that state the head size: for the others, engines
 # derive it from the hidden size.
 _FAMILIES = {
@@ -93,10 +93,10 @@ def pruned(target: PreTrainedModel, plan: PrunedDraftConfig) -> PreTrainedModel:
     kept = plan.kept_layers(int(config.num_hidden_layers))
     sizes = {
         name: int(size)
-        for name in (_NEURONS, _HEADS, _HIDDEN)
+        for name in (_NEURONS, _HEADS, HIDDEN)
         if (size := getattr(plan, name)) is not None
     }
-    axes = _axes(target, sizes)
+    axes = check_sizes(target, sizes)
     # 2. Choose the units of each width, by the norms of the weights in the kept layers.
     prefix = _layer_prefix(target)
     weights = target.state_dict()
@@ -104,7 +104,7 @@ def pruned(target: PreTrainedModel, plan: PrunedDraftConfig) -> PreTrainedModel:
     used = {name: weights[name] for name in weights if sources.uses(name)}
     chosen = _Choice(used, axes, {name: _units(config, name) for name in sizes}, sizes, prefix)
     # 3. Fill a smaller model with parts of the target's weights.
-    model = _empty(target, _smaller(config, kept, sizes))
+    model = empty_model(target, smaller_config(config, kept, sizes))
     try:
         model.load_state_dict(
             {
@@ -152,7 +152,7 @@ class _Choice:
         self._axes, self._units, self._prefix = axes, units, prefix
         touched: dict[tuple[str, int | None], list[Tensor]] = {}
         for name, weight in weights.items():
-            for axis, width in _axes_of(name, axes):
+            for axis, width in axes_of(name, axes):
                 if width in sizes:
                     # Shape [units, all else]: a row holds all of one unit, such as a head.
                     by_unit = weight.movedim(axis, 0).reshape(units[width], -1)
@@ -161,7 +161,7 @@ class _Choice:
 
     def part(self, name: str, weight: Tensor) -> Tensor:
         """The kept part of the target's weight `name`."""
-        for axis, width in _axes_of(name, self._axes):
+        for axis, width in axes_of(name, self._axes):
             if width in self._units:
                 # A unit spans `block` neighbouring rows: a head has many channels.
                 block = weight.shape[axis] // self._units[width]
@@ -172,7 +172,7 @@ class _Choice:
 
     def _key(self, width: str, name: str) -> tuple[str, int | None]:
         """Channels are chosen for all layers together, other widths for each layer."""
-        return width, None if width == _HIDDEN else _layer(name, self._prefix)
+        return width, None if width == HIDDEN else _layer(name, self._prefix)
 
 
 def _largest(parts: Iterable[Tensor], keep: int) -> Tensor:
@@ -182,7 +182,7 @@ def _largest(parts: Iterable[Tensor], keep: int) -> Tensor:
     return squares.argsort(descending=True, stable=True)[:keep].sort().values
 
 
-def _axes(target: PreTrainedModel, sizes: Mapping[str, int]) -> _Axes:
+def check_sizes(target: PreTrainedModel, sizes: Mapping[str, int]) -> _Axes:
     """The widths of the target's weights.
 
     Raises:
@@ -215,7 +215,7 @@ def _units(config: PretrainedConfig, width: str) -> int:
     return int(getattr(config, width))
 
 
-def _smaller(
+def smaller_config(
     config: PretrainedConfig, kept: tuple[int, ...], sizes: Mapping[str, int]
 ) -> PretrainedConfig:
     """The configuration of the draft, including fields with one entry per layer."""
@@ -229,20 +229,20 @@ def _smaller(
     if first_with_window is not None:
         smaller.max_window_layers = sum(layer < first_with_window for layer in kept)
     # With fewer heads or channels, hidden_size / heads no longer gives the head size.
-    if sizes.keys() & {_HEADS, _HIDDEN}:
+    if sizes.keys() & {_HEADS, HIDDEN}:
         heads = int(config.num_attention_heads)
         smaller.head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     if _HEADS in sizes:
         smaller.num_key_value_heads = sizes[_HEADS]
         smaller.num_attention_heads = sizes[_HEADS] * (heads // _units(config, _HEADS))
-    if _HIDDEN in sizes:
-        smaller.hidden_size = sizes[_HIDDEN]
+    if HIDDEN in sizes:
+        smaller.hidden_size = sizes[HIDDEN]
     if _NEURONS in sizes:
         setattr(smaller, "n_inner" if config.model_type == "gpt2" else _NEURONS, sizes[_NEURONS])
     return smaller
 
 
-def _empty(target: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel:
+def empty_model(target: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel:
     """A model to load weights into, on the CPU, with the target's type and attention."""
     try:
         # Made from a dict, so that the configuration's own checks run.
@@ -281,7 +281,7 @@ def _layer(name: str, prefix: str) -> int | None:
     return int(name[len(prefix) :].split(".", 1)[0]) if name.startswith(prefix) else None
 
 
-def _axes_of(name: str, axes: _Axes) -> list[tuple[int, str]]:
+def axes_of(name: str, axes: _Axes) -> list[tuple[int, str]]:
     """The axes of a weight that can be cut, and their widths."""
     widths = next((suffix_widths for end, suffix_widths in axes.items() if name.endswith(end)), ())
     return [(axis, width) for axis, width in enumerate(widths) if width is not None]
