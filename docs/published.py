@@ -159,21 +159,20 @@ def _more(share: Interval) -> str:
 
 _VERIFY = "eval/bench/verify.py --counts 8"
 CLAIMS = (
-    Claim(
-        "DistillSpec, 2310.08461",
-        "10 to 45 % faster than with the undistilled draft",
-        "T5 pairs on XSum, CNN/DM, WMT and GSM8K; T = 0 and 1",
-        "nano-python",
-        "./launch.sh recipes/nano-python.yaml",
-        faster_than_undistilled,
-    ),
-    Claim(
-        "DistillSpec, 2310.08461",
-        "the same claim, on a target that was fine-tuned after its draft was made",
-        "as above",
-        "nano-sympy",
-        "./launch.sh recipes/nano-sympy.yaml",
-        faster_than_undistilled,
+    *(
+        Claim(
+            "DistillSpec, 2310.08461",
+            f"10 to 45 % faster than with the undistilled draft{drift}",
+            "T5 pairs on XSum, CNN/DM, WMT and GSM8K; T = 0 and 1",
+            recipe,
+            f"./launch.sh recipes/{recipe}.yaml",
+            faster_than_undistilled,
+        )
+        for recipe, drift in (
+            ("nano-python", ". Ours: a target that was fine-tuned on another library"),
+            ("nano-cpp", ". Ours: a target that was fine-tuned on another language"),
+            ("nano-plateau", ". Ours: a draft that was trained to its plateau"),
+        )
     ),
     Claim(
         "DistillSpec, 2310.08461",
