@@ -3,8 +3,8 @@
 The defaults are the best that was measured at equal wall-clock (`docs/explanation/results.md`):
 
 - Text of the target, sampled once and stored.
-- Forward KL while the draft is far from the target, then JSD. A draft that is close before the
-  training skips the first phase. So the probe at step 0 decides.
+- Forward KL while the draft is far from the target, then JSD. A draft that is close learns from its
+  own text too. The probe at step 0 decides: a close draft skips the first phases.
 - Cached top-k logits where each text is learned from at least twice.
 
 A pair or an objective that rules a default out gets the nearest choice that it allows. So a recipe
@@ -19,13 +19,19 @@ from distillspec.recipe.schema import Recipe
 from distillspec.recipe.target_logits import CachedTargetConfig
 
 CLOSE_ALPHA = 0.65
-"""From this alpha on, JSD is the objective. Forward KL was better on a pair whose training ended at
-alpha 0.53, and JSD on a pair that began at 0.76. The value lies between them."""
+"""From this alpha on, the draft is close. Forward KL was better on a pair whose training ended at
+alpha 0.53, and JSD on text of both on a pair that began at 0.76. The value lies between them."""
 
-_SCHEDULE = (
-    {"share": 0.6, "divergence": "forward_kl", "until_alpha": CLOSE_ALPHA},
-    {"share": 0.4, "divergence": "jsd"},
+_BOTH = {"draft": 0.5, "target": 0.5, "per": "batch"}
+_FIRST = {"share": 0.6, "divergence": "forward_kl", "until_alpha": CLOSE_ALPHA}
+_SCHEDULE: tuple[dict[str, Any], ...] = (
+    _FIRST,
+    {"share": 0.3, "divergence": "jsd", "until_alpha": CLOSE_ALPHA},
+    {"share": 0.1, "divergence": "jsd", "source": _BOTH},
 )
+_FEWEST_STEPS = 10  # each phase needs one
+# For a draft that writes no text.
+_SCHEDULE_ON_STORED: tuple[dict[str, Any], ...] = (_FIRST, {"share": 0.4, "divergence": "jsd"})
 _OBJECTIVE = ("divergence", "mix", "source", "schedule", "select")
 _SERVED_BY_TOP_K = {"forward_kl", "jsd", "tvd", "lk_alpha", "lk_lambda"}
 _VISITS_THAT_PAY = 2
@@ -45,7 +51,9 @@ def with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
         return recipe
     distill = with_last_phase(given)
     if _takes_schedule(recipe, distill):
-        distill = with_last_phase({"schedule": [dict(phase) for phase in _SCHEDULE], **distill})
+        crosses = _section(recipe, "pair").get("tokenizers") == "cross-tokenizer"
+        schedule = _SCHEDULE_ON_STORED if crosses else _SCHEDULE
+        distill = with_last_phase({"schedule": [dict(phase) for phase in schedule], **distill})
     is_endpoint = _section(recipe, "pair").get("endpoint") is not None
     divergence = distill.get("divergence", "nll" if is_endpoint else "jsd")
     distill = {"divergence": divergence, "source": _source(recipe, distill, divergence), **distill}
@@ -54,8 +62,10 @@ def with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
 
 def _takes_schedule(recipe: dict[str, Any], distill: dict[str, Any]) -> bool:
     """Whether nothing is said about the objective, and the target can write the text."""
+    steps = distill.get("max_steps", _FEWEST_STEPS)
     return (
         not any(name in distill for name in _OBJECTIVE)
+        and not (isinstance(steps, int) and steps < _FEWEST_STEPS)
         and _section(recipe, "pair").get("endpoint") is None
         and _section(recipe, "hardware").get("shard_target") is not True
     )

@@ -62,7 +62,7 @@ class DistillConfig(Section):
         (),
         description="phases of the training, one after the other, each with its objective, source "
         "and target logits; their shares add up to 1. Default, if neither divergence nor source is "
-        "given: forward_kl until alpha is 0.65, for at most 60 %, then jsd",
+        "given: forward_kl until alpha is 0.65, for at most 60 %, then jsd, last on text of both",
     )
     replay: ReplayConfig = Field(default_factory=ReplayConfig)
     speculative: SpeculativeConfig = Field(default_factory=SpeculativeConfig)

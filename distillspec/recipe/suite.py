@@ -21,7 +21,15 @@ from distillspec.recipe.section import SCHEMA_VERSION, FolderName, SchemaVersion
 from distillspec.recipe.temperature import Temperature
 from distillspec.text.nearest import nearest
 
-SourceKind = Literal["python-source", "cpp-source", "jsonl", "hub", "python-topics", "adversarial"]
+SourceKind = Literal[
+    "python-source",
+    "cpp-source",
+    "chat-topics",
+    "jsonl",
+    "hub",
+    "python-topics",
+    "adversarial",
+]
 
 
 class RunnerConfig(Section):

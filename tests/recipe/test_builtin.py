@@ -89,7 +89,10 @@ def test_an_unknown_name_lists_the_names_and_the_nearest(
 def test_the_resolved_recipe_keeps_what_was_written(elsewhere: Path) -> None:
     recipe = load_recipe("nano-python", ["evaluate.suite=grid"])
     assert recipe.kind == "distill"
-    assert (recipe.evaluate.suite, recipe.pair.target) == ("grid", "checkpoints/nano-python/target")
+    assert (recipe.evaluate.suite, recipe.pair.target) == (
+        "grid",
+        "checkpoints/nano-python/target-sympy",
+    )
 
 
 def test_the_built_in_pair_is_taken_where_the_current_folder_has_none(elsewhere: Path) -> None:

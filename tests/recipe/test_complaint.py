@@ -156,7 +156,7 @@ def test_a_wrong_value_names_key_value_and_what_is_allowed(
 def test_a_wrong_kind_names_the_kinds_and_the_nearest() -> None:
     error = reported(recipe(data={"source": {"kind": "python-sauce"}}))
     assert error.what == (
-        "'data.source.kind' must be one of cpp-source, hub, jsonl, python-source, "
+        "'data.source.kind' must be one of chat-topics, cpp-source, hub, jsonl, python-source, "
         'not "python-sauce"'
     )
     assert error.fix == "did you mean 'python-source'?"
@@ -165,7 +165,7 @@ def test_a_wrong_kind_names_the_kinds_and_the_nearest() -> None:
 def test_a_missing_kind_is_a_missing_key() -> None:
     error = reported(recipe(data={"source": {"path": "x"}}))
     assert error.what == "missing key 'data.source.kind'"
-    assert error.fix == "add `kind:`, one of cpp-source, hub, jsonl, python-source"
+    assert error.fix == "add `kind:`, one of chat-topics, cpp-source, hub, jsonl, python-source"
 
 
 def test_a_rule_over_several_keys_speaks_for_itself() -> None:

@@ -18,7 +18,7 @@ TARGET, DRAFT, OWN = {"target": 1.0}, {"draft": 1.0}, {"fixed": 1.0}
 TURNS = {"draft": 0.5, "target": 0.5, "per": "batch"}
 CACHED = {"target_logits": {"kind": "cached"}}
 SPLIT = {"shard_target": True}
-KL_THEN_JSD = ("forward_kl", "jsd")
+KL_THEN_JSD = ("forward_kl", "jsd", "jsd")
 
 
 @pytest.mark.parametrize(
@@ -27,10 +27,11 @@ KL_THEN_JSD = ("forward_kl", "jsd")
         (GIVEN, {}, {}, KL_THEN_JSD, TARGET),
         (MADE, {}, {}, KL_THEN_JSD, TARGET),
         (GIVEN | {"draft_head": {"keep": 9}}, {}, {}, KL_THEN_JSD, TARGET),
-        (GIVEN | {"tokenizers": "cross-tokenizer"}, {}, {}, KL_THEN_JSD, TARGET),
+        (GIVEN | {"tokenizers": "cross-tokenizer"}, {}, {}, ("forward_kl", "jsd"), TARGET),
         (GIVEN, CACHED, {}, KL_THEN_JSD, TARGET),
         (GIVEN, {"packing": 1024}, {}, KL_THEN_JSD, TARGET),
-        (GIVEN, {"on_prompts": True, "max_steps": 3}, {}, KL_THEN_JSD, TARGET),
+        (GIVEN, {"on_prompts": True, "max_steps": 10}, {}, KL_THEN_JSD, TARGET),
+        (GIVEN, {"on_prompts": True, "max_steps": 9}, {}, ("jsd",), TARGET),
         (ENDPOINT, {}, {}, ("nll",), TARGET),
         (GIVEN, {}, SPLIT, ("jsd",), DRAFT),
         (GIVEN, {"divergence": "nll"}, {}, ("nll",), TARGET),
@@ -55,21 +56,26 @@ def test_a_recipe_that_names_neither_loss_nor_text_is_valid_for_every_kind_of_pa
     values = {"pair": pair, "data": DATA, "distill": distill, "hardware": hardware}
     recipe = Recipe.model_validate(with_defaults(values))
     assert tuple(phase.divergence for phase in recipe.distill.phases) == losses
-    assert all(phase.source.of == source for phase in recipe.distill.phases)
+    assert recipe.distill.phases[0].source.of == recipe.distill.source.of == source
     assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
 
 
-def test_a_draft_that_is_close_before_training_skips_the_first_phase_of_the_default() -> None:
-    recipe = Recipe.model_validate(with_defaults({"pair": GIVEN, "data": DATA}))
-    assert [phase.until_alpha for phase in recipe.distill.schedule] == [CLOSE_ALPHA, None]
+def test_a_draft_that_is_close_before_training_begins_with_jsd_on_text_of_both() -> None:
+    distill = Recipe.model_validate(with_defaults({"pair": GIVEN, "data": DATA})).distill
+    wanted = [phase.until_alpha for phase in distill.schedule]
+    assert wanted == [CLOSE_ALPHA, CLOSE_ALPHA, None]
+    assert distill.phases[-1].source.model_dump(exclude_defaults=True) == TURNS
+    assert distill.origins == pytest.approx({"target": 0.95, "draft": 0.05})
 
 
 @pytest.mark.parametrize(
     ("distill", "data", "is_cached"),
     [
         ({}, {}, True),
-        ({"max_steps": 200}, {}, True),
-        ({"max_steps": 199}, {}, False),
+        ({"max_steps": 211}, {}, True),
+        ({"max_steps": 210}, {}, False),
+        ({"divergence": "jsd", "max_steps": 200}, {}, True),
+        ({"divergence": "jsd", "max_steps": 199}, {}, False),
         ({}, {"max_prompts": None}, False),
         ({"divergence": "tvd"}, {}, True),
         ({"divergence": "reverse_kl"}, {}, False),

@@ -65,8 +65,12 @@ def test_the_plan_tells_the_stages_in_order_and_creates_nothing(place: Path) -> 
         "target", "draft", "prompts", "held out", "responses", "store", "train", "run folder",
         "evaluate", "export",
     ]  # fmt: skip
-    assert reported["responses"] == "100% sampled from the target once"
-    assert "forward kl (60%), then jsd[0.5] (40%), 1000 steps or 4 minutes" in reported["train"]
+    assert reported["responses"] == (
+        "100% sampled from the target once; then 50% sampled from the target once, 50% sampled "
+        "from the draft's current weights (entire batches)"
+    )
+    words = "forward kl (60%), then jsd[0.5] (30%), then jsd[0.5] (10%), 1000 steps or 4 minutes"
+    assert words in reported["train"]
     assert reported["run folder"] == "checkpoints/runs/r/<run id>"
     assert "gamma [3]" in reported["evaluate"]
     assert reported["export"].endswith("uploaded to me/draft")

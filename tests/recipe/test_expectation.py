@@ -32,7 +32,7 @@ def at(place: SchemaNode, *path: str | int) -> SchemaNode:
         (("lora", "targets"), 'a list of at least 1: text or "all-linear"'),
         (
             ("data", "source"),
-            "a mapping whose kind is one of cpp-source, hub, jsonl, python-source",
+            "a mapping whose kind is one of chat-topics, cpp-source, hub, jsonl, python-source",
         ),
         (
             ("optimizer", "betas"),
@@ -57,7 +57,7 @@ def test_the_kind_in_the_data_chooses_among_alternatives() -> None:
     assert path.words() == "text"
     assert descend(RECIPE, data, ("data", "source", "packages")) is None
     source = at(RECIPE, "data", "source")
-    assert source.choices() == ["cpp-source", "hub", "jsonl", "python-source"]
+    assert source.choices() == ["chat-topics", "cpp-source", "hub", "jsonl", "python-source"]
     assert "path" in source.names("jsonl")
 
 
