@@ -279,9 +279,7 @@ def most_tokens_per_second(
     lookups = {arm.name for arm in arms if arm.draft.kind == "lookup"}
     # 2. Tokens per second of each timed draft at alpha = 1.
     caps = {
-        (name, model): cost_model.perfect_draft_cap(
-            times.draft_to_target_time(model), times.verify_times()
-        ).speedup
+        (name, model): cost_model.perfect_draft_cap(times.round_times(model)).speedup
         / times.target_seconds
         for name, times in steps.items()
         for model in times.draft_seconds

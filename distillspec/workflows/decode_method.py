@@ -18,7 +18,8 @@ from distillspec.methods.build import (
     most_tokens_per_second,
     with_fallback,
 )
-from distillspec.methods.step_times import has_room, measure_steps
+from distillspec.methods.measure_steps import measure_steps
+from distillspec.methods.step_times import has_room
 from distillspec.recipe.loading import load_suite, method_of, suite_of
 from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite

@@ -37,6 +37,7 @@ from distillspec.speculation.draft.stop import FixedLength
 from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.verify.recursive import verify_recursive, verify_recursive_distinct
 from distillspec.speculation.verify.token import verify_token
+from tests.methods.chain_times import chain_times
 
 
 def kinds(field: str) -> set[str]:
@@ -281,7 +282,7 @@ def test_lookups_may_end_early_and_get_graphs_of_half_the_size() -> None:
 def test_the_most_that_arms_can_earn_is_that_of_their_own_drafts() -> None:
     def times(**seconds: float) -> StepTimes:
         gammas = {2: 1.0, 4: 1.0, 6: 1.0, 8: 1.0}
-        return StepTimes(1.0, 1.0, gammas, {g: g for g in gammas}, seconds, 30, 0.0)
+        return chain_times(1.0, 1.0, gammas, seconds)
 
     steps = {
         "standard": times(distilled=0.5, control=0.01),
@@ -310,7 +311,7 @@ def test_arms_that_draft_in_two_processes_or_nothing_can_earn_what_chains_of_the
     suite = Suite.model_validate({"drafts": ["distilled"], "gammas": [4], "methods": methods})
 
     def times(gamma: int, **seconds: float) -> StepTimes:
-        return StepTimes(1.0, 1.0, {gamma: 1.0}, {gamma: gamma}, seconds, 30, 0.0)
+        return chain_times(1.0, 1.0, {gamma: 1.0}, seconds)
 
     steps = {
         "standard": times(4, distilled=0.25),

@@ -30,7 +30,8 @@ from distillspec.methods.build import (
     protocols_of,
     with_fallback,
 )
-from distillspec.methods.step_times import measure_steps, middle_prompt
+from distillspec.methods.measure_steps import measure_steps
+from distillspec.methods.step_times import middle_prompt
 from distillspec.models.runners.compiled import make_runner
 from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
