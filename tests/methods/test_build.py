@@ -10,12 +10,10 @@ import torch
 from pydantic import BaseModel
 
 from distillspec.methods.build import (
-    CHOOSERS,
     DRAFTS,
     STOPS,
     VERIFIERS,
     block_sizes,
-    chooser,
     configuration,
     draft_block_sizes,
     drafts_by_entropy,
@@ -23,8 +21,8 @@ from distillspec.methods.build import (
     max_drafted,
     max_slots,
     models,
-    most_tokens_per_second,
 )
+from distillspec.methods.choosers import CHOOSERS, chooser, most_tokens_per_second
 from distillspec.methods.step_times import StepTimes
 from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite

@@ -16,6 +16,7 @@ class RoundOutcome:
     Attributes:
         tokens: Tokens emitted, before a limit or an end of text cut them.
         seconds: Time of the round from choosing to learning.
+        drafted: Tokens of the longest drafted sequence.
         text: The committed tokens; the last `fresh` of them are this round's.
         fresh: Tokens of this round that joined the text.
         keep_probabilities: For each draft model that the chooser watches, one probability per fresh
@@ -24,6 +25,7 @@ class RoundOutcome:
 
     tokens: int
     seconds: float
+    drafted: int = 0
     text: Sequence[int] = ()
     fresh: int = 0
     keep_probabilities: Mapping[str | None, Sequence[float]] = field(default_factory=dict)
@@ -93,7 +95,7 @@ class Reward:
             return tokens / rounds
         return min(1.0, tokens / seconds / self.most_tokens_per_second)
 
-    def loss(self, tokens: int, seconds: float) -> float:
+    def loss(self, tokens: float, seconds: float) -> float:
         """Loss of one round, in [0, 1]; 0 is the highest possible reward."""
         if self.most_tokens_per_second is None:
             return (self.most_tokens + 1 - tokens) / self.most_tokens

@@ -18,6 +18,12 @@ class StopRule:
 
     reads_entropy: bool = False  # callers that know the entropy then pass it to `stops`
 
+    def begins(self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None) -> None:
+        """See the draft's logits [V] for a chain's first token, which is always drawn.
+
+        Args: As of `stops`.
+        """
+
     def stops(self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None) -> bool:
         """Whether to stop before a further token is drawn.
 
