@@ -15,7 +15,7 @@ from distillspec.speculation.choose.chooser import Chooser, Reward
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.exp3 import EXP3
 from distillspec.speculation.choose.fallback import FallbackChooser
-from distillspec.speculation.choose.forecast import Prior
+from distillspec.speculation.choose.forecast import Forecast, Prior
 from distillspec.speculation.choose.hedge import Hedge
 from distillspec.speculation.choose.per_prompt import PerPrompt
 from distillspec.speculation.choose.ucb import UCB
@@ -81,7 +81,9 @@ def chooser(
             configuration(arm, gamma, draft, steps.get(arm.name))
             for arm, gamma in suite.arms(method)
         ]
-        return CHOOSERS[choose.kind](choose, arms, reward, random_source, prior)
+        # Where it expects nothing of any arm, a prior would only add noise.
+        known = prior if prior and Forecast(arms, prior).knows_some() else None
+        return CHOOSERS[choose.kind](choose, arms, reward, random_source, known)
 
     return PerPrompt(make) if choose.memory == "prompt" else make()
 
@@ -89,7 +91,7 @@ def chooser(
 def _prior(
     suite: Suite, method: MethodConfig, steps: Mapping[str, StepTimes], draft: str
 ) -> Prior | None:
-    """What the cost model knows of a chooser's arms; None if it is not asked or knows nothing."""
+    """What the cost model knows of a chooser's arms; None if it is not asked."""
     choose = method.choose
     assert choose is not None
     if isinstance(choose, HedgeConfig) or not steps:
@@ -102,9 +104,8 @@ def _prior(
         timed, model = steps.get(arm.name), model_of(arm, draft) or draft
         known = timed is not None and model in timed.draft_seconds
         times.append(timed.round_times(model) if timed is not None and known else None)
-    is_known = any(timed is not None for timed in times)
     target_seconds = next(iter(steps.values())).target_seconds
-    return Prior(rounds, times, target_seconds) if rounds and is_known else None
+    return Prior(rounds, times, target_seconds) if rounds else None
 
 
 def most_tokens_per_second(

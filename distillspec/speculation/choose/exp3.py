@@ -14,7 +14,7 @@ from distillspec.speculation.choose.forecast import Forecast, Prior
 from distillspec.speculation.choose.statistics import arms_of, read_arms
 from distillspec.speculation.random_source import RandomSource
 
-_UNIFORM = 0.02  # share of the draws that ignore the losses, with a prior
+_UNIFORM = 0.05  # share of the draws that ignore the losses, with a prior
 
 
 class EXP3:

@@ -86,15 +86,16 @@ class Forecast:
             self._kept[arm.model][position] += position < accepted
 
     def all(self) -> list[Expected]:
-        """What is expected of a round of each arm."""
+        """What is expected of a round of each arm; only if `knows_some`."""
         known = [
             self._expected(arm, times)
             for arm, times in zip(self._arms, self._prior.times, strict=True)
         ]
         some = [expected for expected in known if expected is not None]
+        assert some, "nothing is expected of any arm"
         tokens = sum(expected.tokens for expected in some)
         seconds = sum(expected.seconds for expected in some)
-        mean = Expected(tokens / len(some), seconds / len(some)) if some else Expected(1.0, 1.0)
+        mean = Expected(tokens / len(some), seconds / len(some))
         return [expected or mean for expected in known]
 
     def knows_some(self) -> bool:
