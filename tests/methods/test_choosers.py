@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 
+from distillspec.methods.build import configuration
 from distillspec.methods.choosers import CHOOSERS, chooser, most_tokens_per_second
 from distillspec.methods.step_times import StepTimes
 from distillspec.recipe.suite import Suite
 from distillspec.speculation.choose.chooser import RoundOutcome
 from distillspec.speculation.choose.hedge import Hedge
 from distillspec.speculation.choose.per_prompt import PerPrompt
+from distillspec.speculation.draft.lookup import LookupDraft
 from distillspec.speculation.random_source import GeneratorSource
 from tests.methods.chain_times import chain_times
 from tests.methods.test_build import BY_NAME, SEVERAL, SUITE, kinds
