@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import pytest
 import torch
 
-from distillspec.speculation.decoding.engine import Configuration
+from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.calibrated import CalibratedAdaEDL
+from distillspec.speculation.records import Round
 from distillspec.speculation.round_times import BlockTime, RoundTimes
 from distillspec.speculation.sampling import SamplingPolicy
-from tests.speculation.decoding.test_engine import distance_from_the_target, random_pair, standard
+from tests.speculation.branches import (
+    Branches,
+    autoregressive_distribution,
+    distribution_by_rounds,
+    total_variation,
+)
+from tests.speculation.decoding.test_engine import PROMPT, random_pair, standard
 
 LOGITS, TOKEN, POLICY = torch.zeros(4), torch.tensor(0), SamplingPolicy()
 CHEAP = RoundTimes.of_chains(0.01, {1: 1.0, 8: 1.05})
@@ -121,35 +129,40 @@ def test_what_it_has_learnt_outlives_a_process() -> None:
     assert other.state() == rule.state()
 
 
-class Forgetful(CalibratedAdaEDL):
-    """It learns nothing, so that no state passes between the branches of an enumeration."""
+class Noting(CalibratedAdaEDL):
+    """It keeps the lengths of its drafts."""
+
+    def __init__(self, times: RoundTimes, gamma: int, lengths: set[int]) -> None:
+        super().__init__(times, gamma)
+        self._lengths = lengths
 
     def learn(self, length: int, accepted: int, gamma: int) -> None:
-        """Nothing."""
+        super().learn(length, accepted, gamma)
+        self._lengths.add(length)
 
 
-@pytest.mark.parametrize("c", [0.02, 0.25, 0.5])
+@pytest.mark.parametrize("c", [0.1, 0.2])
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
-def test_the_distribution_of_the_output_is_the_targets(c: float, temperature: float) -> None:
-    rule = Forgetful(RoundTimes.of_chains(c, {1: 1.05, 3: 1.2}), 3)
-    settings: Configuration = standard(3, stop=rule)
-    policy = SamplingPolicy(temperature)
-    assert distance_from_the_target(random_pair(3), settings, policy, 3) < 1e-9
+def test_the_distribution_of_the_output_is_the_targets_while_the_rule_learns(
+    c: float, temperature: float
+) -> None:
+    """Every branch begins with a new rule, and what that has learnt is a part of its state."""
+    pair, policy = random_pair(3, seed=1), SamplingPolicy(temperature)
+    times = RoundTimes.of_chains(c, {1: 1.05, 3: 1.2})
+    rules: list[Noting] = []
+    lengths: set[int] = set()
 
+    def stream(random_source: Branches) -> Iterator[Round]:
+        rules[:] = [Noting(times, 3, lengths)]
+        settings = standard(3, stop=rules[0])
+        decoder = SpeculativeDecoder(pair.target, pair.draft, settings, policy, random_source)
+        return decoder.rounds(torch.tensor(PROMPT), max_new_tokens=3)
 
-def test_over_the_enumerated_texts_it_stops_at_different_lengths() -> None:
-    """Else the proof above would be of a fixed length."""
-    lengths = set()
-
-    class Noting(Forgetful):
-        def stops_after(
-            self, logits: torch.Tensor, token: torch.Tensor, policy: SamplingPolicy
-        ) -> bool:
-            stops = super().stops_after(logits, token, policy)
-            if stops:
-                lengths.add(len(self._seen))
-            return stops
-
-    rule = Noting(RoundTimes.of_chains(0.25, {1: 1.05, 3: 1.2}), 3)
-    distance_from_the_target(random_pair(3), standard(3, stop=rule), POLICY, 3)
-    assert len(lengths) >= 2
+    distribution = distribution_by_rounds(
+        stream, lambda: (pair.state(), tuple(rules[0].state()), rules[0]._was_whole)
+    )
+    targets = autoregressive_distribution(pair.target, policy, PROMPT, 3)
+    assert sum(distribution.values()) == pytest.approx(1.0, abs=1e-12)
+    assert total_variation(distribution, targets) < 1e-9
+    # Else it would be a proof about one fixed length.
+    assert len(lengths) >= 2 or temperature == 0.0
