@@ -105,6 +105,11 @@ class _Asked(StopRule):
         self._rule = rule
         self.reads_entropy = rule.reads_entropy
 
+    def begins(
+        self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None
+    ) -> None:
+        self._rule.begins(logits, policy, entropy)
+
     def stops(self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None) -> bool:
         self._rule.stops(logits, policy, entropy)
         return False
@@ -282,10 +287,11 @@ class _Bench:
 
         decode(self._prompt)
         drafting, verifying = decode(self._prompt)
-        if clock.steps == 0:
-            return _Timed(0.0, drafting + verifying, 0.0, 0, clock.tokens)
+        steps, tokens = clock.steps, clock.tokens
+        if steps == 0:
+            return _Timed(0.0, drafting + verifying, 0.0, 0, tokens)
         # One more token of text, which the target has read and the draft has not.
         self._target.feed(self._prompt[-1:].unsqueeze(0))
         self._target.synchronize()
         unread = decode(torch.cat([self._prompt, self._prompt[-1:]]))[0] - drafting
-        return _Timed(drafting, verifying, unread, clock.steps, clock.tokens)
+        return _Timed(drafting, verifying, unread, steps, tokens)

@@ -191,6 +191,24 @@ def test_a_stop_rule_is_timed_at_full_length_and_at_the_halves_of_it(count: int)
     assert target.tokens.tolist() == draft.tokens.tolist() == [[1, 2]]
 
 
+def test_a_rule_that_will_follow_the_times_is_timed_before_they_are_known() -> None:
+    clock = Clock()
+    adaedl = MethodConfig.model_validate({"name": "adaedl", "stop": {"kind": "adaedl"}})
+    assert adaedl.follows_costs
+    times = measure_steps(
+        SlowBigram(clock, 1.0, 1.0),
+        {"draft": SlowBigram(clock, 0.5)},
+        [configuration(adaedl, 6)],
+        torch.tensor([1, 2, 3]),
+        policy=SamplingPolicy(1.0),
+        random_source=GeneratorSource(torch.Generator().manual_seed(0)),
+        rounds=3,
+        clock=clock,
+    )
+    assert times.drafted == times.steps == {1: 1, 3: 3, 6: 6}
+    assert times.draft_seconds["draft"] == {n: pytest.approx(0.5 * n) for n in (1, 3, 6)}
+
+
 @pytest.mark.parametrize("prompt", [[1, 2, 3], [1, 2, 1]], ids=["no match", "a match"])
 def test_a_lookup_takes_no_step_of_a_draft_and_its_search_is_counted_all_the_same(
     prompt: list[int],
