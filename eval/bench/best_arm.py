@@ -70,15 +70,16 @@ class Contest:
     """One pair at one temperature: its runners, its contenders and their texts."""
 
     def __init__(
-        self, bench: pair.BenchPair, suite: Suite, temperature: float, arguments: argparse.Namespace
+        self,
+        bench: pair.BenchPair,
+        runners: tuple[Runner, Runner],
+        suite: Suite,
+        temperature: float,
+        arguments: argparse.Namespace,
     ) -> None:
         self._bench, self._suite, self._arguments = bench, suite, arguments
+        self._target, self._draft = runners
         self._policy = SamplingPolicy(temperature)
-        blocks, _, _ = graph_sizes(suite)
-        room = arguments.new_tokens + max_slots(suite) + 1
-        self._target, self._draft = bench.runners(
-            arguments.runner, tuple(blocks), room, computes_entropy=True
-        )
         middle = sorted(bench.prompts, key=len)[len(bench.prompts) // 2]
         self.steps = {
             method.name: self._timed(method.name, middle, 30)
@@ -222,11 +223,15 @@ def main() -> None:
     suite = suite_of(gammas, arguments.arms)
     print(f"{describe('cpu')}; run in {bench.dtype}, {torch.get_num_threads()} threads")
     print(f"{len(bench.prompts)} prompts of as many documents; {arguments.new_tokens} new tokens")
+    blocks, _, _ = graph_sizes(suite)
+    room = arguments.new_tokens + max_slots(suite) + 1
+    runners = bench.runners(arguments.runner, tuple(blocks), room, computes_entropy=True)
     for temperature in arguments.temperatures:
-        contest = Contest(bench, suite, temperature, arguments)
+        contest = Contest(bench, runners, suite, temperature, arguments)
         contest.run()
         print(f"\ntemperature {temperature:g}")
         print_tables(contest, gammas)
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
