@@ -12,7 +12,9 @@ over source documents. The best gamma is picked on the same prompts, which flatt
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -40,6 +42,7 @@ from distillspec.speculation.sampling import SamplingPolicy
 DRAFT = "distilled"
 PLAIN = "autoregressive"
 FIXED = "standard"
+_FEWEST = 3  # prompts
 _NEAR = 4  # rounds of each kind that are timed next to a prompt
 
 
@@ -114,12 +117,15 @@ class Contest:
                 ways[f"{method.name}@{gamma}"] = Fixed(arm)
         return ways
 
-    def run(self) -> None:
+    def run(self, until: float) -> None:
+        """Decode prompt after prompt, until that time of `time.monotonic`."""
         order = list(self.texts)
         for name in order:  # every shape once
             self._decode(name, self._bench.prompts[0], 16, "warm-up")
         self._ways = self._contenders()  # which know nothing of it
         for number, prompt in enumerate(self._bench.prompts):
+            if number >= _FEWEST and time.monotonic() > until:
+                break
             self.near.append(self._timed(FIXED, prompt, _NEAR))
             turn = number % len(order)
             for name in order[turn:] + order[:turn]:
@@ -217,19 +223,23 @@ def main() -> None:
     parser.add_argument("--gammas", type=int, nargs="+", default=[1, 2, 3, 4, 6, 8])
     parser.add_argument("--arms", nargs="+", default=[FIXED], help="of the choosers")
     parser.add_argument("--runner", choices=["eager", "compiled"], default="compiled")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="for all temperatures")
     arguments = parser.parse_args()
+    started, seconds = time.monotonic(), 60.0 * arguments.minutes
     bench = pair.load(arguments)
     gammas = sorted(set(arguments.gammas))
     suite = suite_of(gammas, arguments.arms)
     print(f"{describe('cpu')}; run in {bench.dtype}, {torch.get_num_threads()} threads")
-    print(f"{len(bench.prompts)} prompts of as many documents; {arguments.new_tokens} new tokens")
+    print(f"each prompt of another document; {arguments.new_tokens} new tokens")
     blocks, _, _ = graph_sizes(suite)
     room = arguments.new_tokens + max_slots(suite) + 1
     runners = bench.runners(arguments.runner, tuple(blocks), room, computes_entropy=True)
-    for temperature in arguments.temperatures:
+    for number, temperature in enumerate(arguments.temperatures, 1):
         contest = Contest(bench, runners, suite, temperature, arguments)
-        contest.run()
-        print(f"\ntemperature {temperature:g}")
+        left = len(arguments.temperatures) - number + 1
+        now = time.monotonic()
+        contest.run(now + (started + seconds - now) / left)
+        print(f"\ntemperature {temperature:g}; {len(contest.near)} prompts")
         print_tables(contest, gammas)
         sys.stdout.flush()
 
