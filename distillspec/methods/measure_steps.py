@@ -105,9 +105,7 @@ class _Asked(StopRule):
         self._rule = rule
         self.reads_entropy = rule.reads_entropy
 
-    def begins(
-        self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None
-    ) -> None:
+    def begins(self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None) -> None:
         self._rule.begins(logits, policy, entropy)
 
     def stops(self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None) -> bool:

@@ -55,7 +55,7 @@ class Decoded(NamedTuple):
 
 def suite_of(gammas: Sequence[int], arms: Sequence[str]) -> Suite:
     most = [max(gammas)]
-    adaedl = {"kind": "adaedl"}
+    adaedl: dict[str, object] = {"kind": "adaedl"}
     methods = [
         {"name": FIXED, "gammas": list(gammas)},
         {"name": "adaedl", "stop": adaedl, "gammas": most},

@@ -136,7 +136,7 @@ def walk(texts: Sequence[Written], way: Chooser, times: RoundTimes, seed: int) -
             took = times.between(steps, length, float(was_whole))
             was_whole = accepted == length == steps
             arm.stop.learn(length, accepted, arm.gamma)
-            way.learn(RoundOutcome(accepted + 1, took, length))
+            way.learn(RoundOutcome(accepted + 1, took, drafted=length))
             position += accepted + 1
             total += took
         tokens_of.append(float(position))

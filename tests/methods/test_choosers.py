@@ -65,7 +65,7 @@ def test_without_a_prior_each_arm_is_tried_first() -> None:
         seen = []
         for _ in range(2):
             seen.append(made.choose().gamma)
-            made.learn(RoundOutcome(2, 0.01, 1))
+            made.learn(RoundOutcome(2, 0.01, drafted=1))
         assert seen == [1, 4]
 
 

@@ -16,19 +16,19 @@ class RoundOutcome:
     Attributes:
         tokens: Tokens emitted, before a limit or an end of text cut them.
         seconds: Time of the round from choosing to learning.
-        drafted: Tokens of the longest drafted sequence.
         text: The committed tokens; the last `fresh` of them are this round's.
         fresh: Tokens of this round that joined the text.
         keep_probabilities: For each draft model that the chooser watches, one probability per fresh
             token: that verification had kept this token if the model had drafted it.
+        drafted: Tokens of the longest drafted sequence.
     """
 
     tokens: int
     seconds: float
-    drafted: int = 0
     text: Sequence[int] = ()
     fresh: int = 0
     keep_probabilities: Mapping[str | None, Sequence[float]] = field(default_factory=dict)
+    drafted: int = 0
 
 
 class Chooser(Protocol):

@@ -151,7 +151,7 @@ def test_a_wrong_prior_is_overcome() -> None:
     played = [0] * 4
     for turn in range(6000):
         gamma = chooser.choose().gamma
-        chooser.learn(RoundOutcome(1 + min(gamma, turn % 3), 1.0 + gamma, gamma))
+        chooser.learn(RoundOutcome(1 + min(gamma, turn % 3), 1.0 + gamma, drafted=gamma))
         played[gamma - 1] += turn >= 5000
     assert max(played) == played[0]
 
@@ -161,7 +161,7 @@ def test_a_prior_goes_on_from_the_state_and_an_older_state_starts_without_statis
     chooser, restored, fresh = (informed(3, times) for _ in range(3))
     for _ in range(20):
         gamma = chooser.choose().gamma
-        chooser.learn(RoundOutcome(2, 1.5, gamma))
+        chooser.learn(RoundOutcome(2, 1.5, drafted=gamma))
     restored.restore(chooser.state(), where="here")
     assert restored.probabilities() == pytest.approx(chooser.probabilities())
     older = {key: chooser.state()[key] for key in ("kind", "arms")}

@@ -39,7 +39,7 @@ def test_rounds_of_one_arm_show_what_all_others_emit() -> None:
         accepted = 0
         while accepted < 4 and generator.random() < hazards[accepted]:
             accepted += 1
-        seen.learn(arms[2], RoundOutcome(accepted + 1, 1.0, 4))
+        seen.learn(arms[2], RoundOutcome(accepted + 1, 1.0, drafted=4))
     expected = [one.tokens for one in seen.all()]
     assert expected == pytest.approx([1.9, 1.9 + 0.54, 1.9 + 0.54 + 0.27 + 0.135], abs=0.05)
 
@@ -67,8 +67,8 @@ def test_of_a_stop_rules_rounds_only_the_first_token_counts() -> None:
     arms = [standard(2, stop=SVIP(1, 1)), standard(2)]
     seen, both = forecast(arms), forecast(arms)
     for _ in range(50):
-        seen.learn(arms[0], RoundOutcome(3, 1.0, 2))
-        both.learn(arms[1], RoundOutcome(3, 1.0, 2))
+        seen.learn(arms[0], RoundOutcome(3, 1.0, drafted=2))
+        both.learn(arms[1], RoundOutcome(3, 1.0, drafted=2))
     assert 1.0 < seen.all()[1].tokens < both.all()[1].tokens <= 3.0
     assert seen.state()["None"][1] == [50.0, 0.0]
 
@@ -77,14 +77,14 @@ def test_old_rounds_lose_their_weight_where_the_traffic_changes() -> None:
     arms = [standard(2)]
     seen = forecast(arms, keep=0.5)
     for tokens in (3, 3, 3, 1):
-        seen.learn(arms[0], RoundOutcome(tokens, 1.0, 2))
+        seen.learn(arms[0], RoundOutcome(tokens, 1.0, drafted=2))
     assert seen.state() == {"None": [[0.875, 0.875], [1.875, 0.875]]}
 
 
 def test_a_forecast_goes_on_from_its_state_and_refuses_another() -> None:
     arms = [standard(1), standard(4)]
     seen, restored = forecast(arms), forecast(arms)
-    seen.learn(arms[1], RoundOutcome(3, 1.0, 4))
+    seen.learn(arms[1], RoundOutcome(3, 1.0, drafted=4))
     restored.restore(seen.state(), where="here")
     assert restored.all() == seen.all()
     for state in ({}, {"None": [[1.0]]}, None, {"None": [["x"] * 4] * 2}):

@@ -146,7 +146,7 @@ def played(chooser: UCB, seconds_a_token: float, rounds: int) -> list[int]:
         gamma = chooser.choose().gamma
         counts[gamma - 1] += 1
         tokens = 1 + min(gamma, turn % 3)
-        chooser.learn(RoundOutcome(tokens, 1.0 + seconds_a_token * gamma, gamma))
+        chooser.learn(RoundOutcome(tokens, 1.0 + seconds_a_token * gamma, drafted=gamma))
     return counts
 
 
@@ -171,7 +171,7 @@ def test_the_prior_counts_as_its_rounds() -> None:
     reward = Reward(2, most_tokens_per_second=4.0)
     chooser = UCB(arms(2), reward, prior=Prior(10.0, [times] * 2, 2.0), scale=1e-9)
     assert chooser.choose().gamma == 2  # 2.19 tokens in 2.8 s, and not 1.7 in 2.4 s
-    chooser.learn(RoundOutcome(1, 10.0, 2))  # its first token is rejected, and it took long
+    chooser.learn(RoundOutcome(1, 10.0, drafted=2))  # its first token is rejected, and it took long
     assert chooser.choose().gamma == 1
 
 
