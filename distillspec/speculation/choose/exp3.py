@@ -28,9 +28,11 @@ class EXP3:
 
     With a prior, each arm's estimate is the loss that the cost model expects of it. The arm that
     was drawn adds (loss - expected loss) / p_i, so each estimate has the right mean, however wrong
-    the cost model is. The rate is scale sqrt(log A / V) for the sum V of the estimates' variances
-    under p: the better the model, the sooner the best arm is chosen. A small share of the draws is
-    uniform, which bounds 1 / p_i.
+    the cost model is. What chains of fixed length emit is known from the rounds of all of them, so
+    such a round counts with its expected tokens: only its time can differ from the model. The rate
+    is scale sqrt(log A / V) for the sum V of the estimates' variances under p: the better the
+    model, the sooner the best arm is chosen. A small share of the draws is uniform, which bounds
+    1 / p_i.
     """
 
     watches = ()
@@ -114,14 +116,17 @@ class EXP3:
     def _learn_with(self, forecast: Forecast, outcome: RoundOutcome) -> None:
         expected = self._expected_losses(forecast)
         shares = self._informed(expected)
-        loss = self._reward.loss(outcome.tokens, outcome.seconds)
+        arm = self._arms[self._chosen]
+        # The tokens of one round scatter far more than arms differ.
+        tokens = forecast.all()[self._chosen].tokens if forecast.shares(arm) else outcome.tokens
+        loss = self._reward.loss(tokens, outcome.seconds)
         estimates = list(expected)
         estimates[self._chosen] += (loss - expected[self._chosen]) / shares[self._chosen]
         self._variance += _variance(estimates, shares)
         self._losses = [sum(both) for both in zip(self._losses, estimates, strict=True)]
         self._total_loss += loss
         self._rounds += 1
-        forecast.learn(self._arms[self._chosen], outcome)
+        forecast.learn(arm, outcome)
 
     def state(self) -> dict[str, Any]:
         # The format has numbers per arm only, so each arm repeats the totals.

@@ -69,12 +69,16 @@ class Forecast:
         self._kept = {arm.model: [0.0] * longest for arm in arms}
         self._reached = {arm.model: [0.0] * longest for arm in arms}
 
+    def shares(self, arm: Configuration) -> bool:
+        """Whether the rounds of other arms show what this one emits: it drafts a fixed length."""
+        return _is_chain(arm) and isinstance(arm.stop, FixedLength)
+
     def learn(self, arm: Configuration, outcome: RoundOutcome) -> None:
         """Learn from a round of an arm."""
         if self._keep < 1.0:
             for counts in (*self._kept.values(), *self._reached.values()):
                 counts[:] = [self._keep * count for count in counts]
-        if not isinstance(arm.draft, ChainDraft) or arm.verify not in (verify_token, verify_block):
+        if not _is_chain(arm):
             return
         accepted = outcome.tokens - 1
         shown = min(outcome.drafted, accepted + 1)
@@ -142,7 +146,7 @@ class Forecast:
             return None
         if isinstance(arm.draft, NoDraft):
             return Expected(1.0, self._prior.target_seconds * times.at(arm.gamma))
-        if not isinstance(arm.draft, ChainDraft) or arm.verify not in (verify_token, verify_block):
+        if not _is_chain(arm):
             return None
         survival = self._survival(arm.model)
         if isinstance(arm.stop, FixedLength):
@@ -165,3 +169,8 @@ class Forecast:
             share *= (k + _ALPHA_WEIGHT * alpha) / (n + _ALPHA_WEIGHT)
             survival.append(share)
         return survival
+
+
+def _is_chain(arm: Configuration) -> bool:
+    """Whether its drafted tokens are kept one after another, until the first that is not."""
+    return isinstance(arm.draft, ChainDraft) and arm.verify in (verify_token, verify_block)
