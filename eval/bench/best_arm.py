@@ -23,7 +23,7 @@ import torch
 
 from distillspec.errors import DistillSpecError
 from distillspec.measure.stats.intervals import Interval, Sums, ratio
-from distillspec.methods.build import configuration, graph_sizes, max_slots
+from distillspec.methods.build import configuration, drafts_by_entropy, graph_sizes, max_slots
 from distillspec.methods.choosers import chooser
 from distillspec.methods.measure_steps import measure_steps
 from distillspec.methods.step_times import StepTimes
@@ -223,17 +223,22 @@ def main() -> None:
     parser.add_argument("--gammas", type=int, nargs="+", default=[1, 2, 3, 4, 6, 8])
     parser.add_argument("--arms", nargs="+", default=[FIXED], help="of the choosers")
     parser.add_argument("--runner", choices=["eager", "compiled"], default="compiled")
+    parser.add_argument("--fixed-only", action="store_true", help="no adaptive methods")
     parser.add_argument("--minutes", type=float, default=math.inf, help="for all temperatures")
     arguments = parser.parse_args()
     started, seconds = time.monotonic(), 60.0 * arguments.minutes
     bench = pair.load(arguments)
     gammas = sorted(set(arguments.gammas))
     suite = suite_of(gammas, arguments.arms)
+    if arguments.fixed_only:
+        suite = suite.model_copy(update={"methods": suite.methods[:1]})
     print(f"{describe('cpu')}; run in {bench.dtype}, {torch.get_num_threads()} threads")
     print(f"each prompt of another document; {arguments.new_tokens} new tokens")
     blocks, _, _ = graph_sizes(suite)
     room = arguments.new_tokens + max_slots(suite) + 1
-    runners = bench.runners(arguments.runner, tuple(blocks), room, computes_entropy=True)
+    runners = bench.runners(
+        arguments.runner, tuple(blocks), room, computes_entropy=drafts_by_entropy(suite)
+    )
     for number, temperature in enumerate(arguments.temperatures, 1):
         contest = Contest(bench, runners, suite, temperature, arguments)
         left = len(arguments.temperatures) - number + 1
