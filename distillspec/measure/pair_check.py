@@ -17,7 +17,8 @@ from distillspec.measure.stats.intervals import Sums, Verdict, by_document, verd
 from distillspec.measure.timed.memory import Memory, TrainingLoad, memory_estimate, parameters
 from distillspec.methods import cost_model
 from distillspec.methods.build import block_sizes, configuration, max_slots
-from distillspec.methods.step_times import StepTimes, measure_steps, middle_prompt
+from distillspec.methods.measure_steps import measure_steps
+from distillspec.methods.step_times import StepTimes, middle_prompt
 from distillspec.models.runners.compiled import make_runner
 from distillspec.models.runners.eager import vocabulary_size
 from distillspec.models.sampling.generate import DrawnText, generate
@@ -43,6 +44,7 @@ class Expectation:
     """What to expect at one temperature. summary/definitions.py defines the quantities.
 
     Attributes:
+        draft_to_target_time: c of a block of best_gamma.
         verify_times: v by gamma.
         break_even_alpha: None if even alpha = 1 does not break even.
         highest_alpha: The target's mass on the tokens that the draft scores. It is 1 unless the
@@ -221,10 +223,12 @@ def _expected(
     overlap = corpus_alpha.acceptance(target, draft, texts, policy, vocab_size=vocab_size)
     sums = by_document(Sums(overlap.sums, overlap.tokens), [prompt.document for prompt in prompts])
     alpha = intervals.ratio(sums, suite.confidence).within(0.0, 1.0)
-    c, v = steps.draft_to_target_time(_DRAFT), steps.verify_times()
-    highest = _highest_alpha(target, draft, texts, policy, vocab_size)
-    cap, best = cost_model.best_gamma(highest, c, v), cost_model.best_gamma(alpha.value, c, v)
-    even = cost_model.break_even_alpha(c, v)
+    times, highest = (
+        steps.round_times(_DRAFT),
+        _highest_alpha(target, draft, texts, policy, vocab_size),
+    )
+    cap, best = cost_model.best_gamma(highest, times), cost_model.best_gamma(alpha.value, times)
+    even = cost_model.break_even_alpha(times)
     verdict: Verdict = "not tested"
     if even is not None:
         # Corrected for the number of temperatures, which are tested together.
@@ -236,8 +240,8 @@ def _expected(
         alpha_high=alpha.high,
         entropy_nats=corpus_alpha.entropy(target, texts, policy, vocab_size=vocab_size).mean(),
         target_step_seconds=steps.target_seconds,
-        draft_to_target_time=c,
-        verify_times=v,
+        draft_to_target_time=steps.draft_to_target_time(_DRAFT, best.gamma),
+        verify_times=steps.verify_times(),
         break_even_alpha=even,
         highest_alpha=highest,
         perfect_draft_cap=cap.speedup,

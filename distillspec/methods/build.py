@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from distillspec.methods import cost_model
 from distillspec.methods.step_times import StepTimes
 from distillspec.recipe import methods as plan
 from distillspec.recipe.methods import MethodConfig, Parallel
 from distillspec.recipe.suite import Suite
-from distillspec.speculation.choose.chooser import Chooser, Reward
 from distillspec.speculation.choose.configuration import Configuration
-from distillspec.speculation.choose.exp3 import EXP3
-from distillspec.speculation.choose.fallback import FallbackChooser
-from distillspec.speculation.choose.hedge import Hedge
-from distillspec.speculation.choose.per_prompt import PerPrompt
-from distillspec.speculation.choose.ucb import UCB
+from distillspec.speculation.draft.calibrated import CalibratedAdaEDL
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.confidence import Confidence, DraftVerify
 from distillspec.speculation.draft.entropy import SVIP, AdaEDL
@@ -25,7 +19,7 @@ from distillspec.speculation.draft.nothing import NoDraft
 from distillspec.speculation.draft.proposal import DraftRule
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength, StopRule
-from distillspec.speculation.random_source import RandomSource
+from distillspec.speculation.round_times import RoundTimes
 from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.kseq import verify_kseq
 from distillspec.speculation.verify.lenience import lenient
@@ -41,9 +35,14 @@ DRAFTS: dict[str, Callable[[Any], DraftRule]] = {
     "lookup": lambda draft: LookupDraft(draft.longest),
     "none": lambda _: NoDraft(),
 }
+_THRESHOLD, _WANTED_RATE = 0.4, 0.5  # of the published AdaEDL
+
 STOPS: dict[str, Callable[[Any], StopRule]] = {
     "fixed": lambda _: FixedLength(),
-    "adaedl": lambda stop: AdaEDL(stop.threshold, stop.wanted_rate),
+    "adaedl": lambda stop: AdaEDL(
+        _THRESHOLD if stop.threshold is None else stop.threshold,
+        _WANTED_RATE if stop.wanted_rate is None else stop.wanted_rate,
+    ),
     "svip": lambda stop: SVIP(stop.weight, stop.threshold),
     "confidence": lambda stop: Confidence(stop.threshold),
     "draft_verify": lambda stop: DraftVerify(stop.threshold, stop.wanted_rate),
@@ -59,24 +58,8 @@ VERIFIERS: dict[str, Callable[[Any], VerificationRule]] = {
     "traversal": lambda _: verify_traversal,
     "multipath": lambda _: verify_multipath,
 }
-CHOOSERS: dict[str, Callable[[Any, Sequence[Configuration], Reward, RandomSource], Chooser]] = {
-    "ucb": lambda choose, arms, reward, _: UCB(
-        arms,
-        reward,
-        delta=choose.delta,
-        scale=choose.scale,
-        discount=choose.discount,
-        window=choose.window,
-    ),
-    "exp3": lambda choose, arms, reward, random_source: EXP3(
-        arms, reward, random_source, scale=choose.scale, is_centred=choose.estimate == "centred"
-    ),
-    "hedge": lambda choose, arms, reward, random_source: Hedge(
-        arms, reward, random_source, scale=choose.scale
-    ),
-}
-
 _PADDING = 2
+_UNTIMED = (0.1, 1.2)  # c and v, for as long as nothing is timed
 
 
 def block_sizes(gammas: Sequence[int]) -> list[int]:
@@ -209,104 +192,37 @@ def model_of(method: MethodConfig, draft: str | None) -> str | None:
     return (method.model or draft) if method.needs_model else None
 
 
-def configuration(method: MethodConfig, gamma: int, draft: str | None = None) -> Configuration:
+def configuration(
+    method: MethodConfig, gamma: int, draft: str | None = None, steps: StepTimes | None = None
+) -> Configuration:
     """`method` with blocks of at most gamma tokens.
 
     It drafts with the method's own model if it names one, else with `draft`. For a method of two
     processes, which is an arm that is chosen per text, only name and gamma have a meaning.
+
+    Args:
+        method: A method that does not choose.
+        gamma: Tokens.
+        draft: The draft of the column.
+        steps: The method's step times; None before they are known. A rule that follows costs then
+            assumes usual ones, which is enough for timing it and for preparing models.
     """
     return Configuration(
         name=method.name,
         gamma=gamma,
         draft=DRAFTS[method.draft.kind](method.draft),
-        stop=STOPS[method.stop.kind](method.stop),
+        stop=_stop(method, gamma, model_of(method, draft), steps),
         verify=VERIFIERS[method.verify.kind](method),
         model=model_of(method, draft),
     )
 
 
-def chooser(
-    suite: Suite,
-    method: MethodConfig,
-    random_source: RandomSource,
-    most_tokens_per_second: float,
-    draft: str | None = None,
-) -> Chooser:
-    """What a method that chooses becomes, with arms that know nothing yet.
-
-    Args:
-        suite: Where the arms are defined.
-        method: A method with `choose`.
-        random_source: The source of the chooser's draws.
-        most_tokens_per_second: The highest possible speed, for rewards that count seconds.
-        draft: The draft of the column.
-    """
-    choose = method.choose
-    assert choose is not None
-    counts_seconds = choose.reward == "tokens_per_second"
-    reward = Reward(
-        max(gamma for _, gamma in suite.arms(method)),
-        most_tokens_per_second if counts_seconds else None,
-    )
-
-    # Stop rules learn, so two choosers share no arms.
-    def make() -> Chooser:
-        arms = [configuration(arm, gamma, draft) for arm, gamma in suite.arms(method)]
-        return CHOOSERS[choose.kind](choose, arms, reward, random_source)
-
-    return PerPrompt(make) if choose.memory == "prompt" else make()
-
-
-def most_tokens_per_second(
-    suite: Suite, method: MethodConfig, draft: str, steps: Mapping[str, StepTimes]
-) -> float:
-    """Speed of the arms' drafts if they were never rejected, as chains or by lookup.
-
-    It includes the drafts of arms in two processes. For arms that draft nothing it is that of the
-    column's draft.
-
-    Args:
-        suite: Where the arms are defined.
-        method: A method with `choose`.
-        draft: The draft of the column.
-        steps: Step times by method, at one temperature.
-    """
-    # 1. The draft models that count.
-    arms = [arm for arm, _ in suite.arms(method)]
-    drafts = set(models(suite, method, draft))
-    if any(arm.parallel for arm in arms) or not any(arm.drafts for arm in arms):
-        drafts.add(draft)
-    lookups = {arm.name for arm in arms if arm.draft.kind == "lookup"}
-    # 2. Tokens per second of each timed draft at alpha = 1.
-    caps = {
-        (name, model): cost_model.perfect_draft_cap(
-            times.draft_to_target_time(model), times.verify_times()
-        ).speedup
-        / times.target_seconds
-        for name, times in steps.items()
-        for model in times.draft_seconds
-        if suite.named(name).drafts and (name in lookups or model in drafts)
-    }
-    # 3. Count lookups, and standard methods. If no standard method was timed, count all.
-    timed = {name for name, _ in caps}
-    standard = {arm.name for arm in suite.methods if arm.is_standard} & timed or timed
-    return max(cap for (name, _), cap in caps.items() if name in standard | lookups)
-
-
-def with_fallback(
-    suite: Suite, method: MethodConfig, way: Chooser, draft: str | None = None
-) -> Chooser:
-    """`way` behind the method's fallback, if it has one."""
-    if method.fallback is None:
-        return way
-    plan = method.fallback
-    return FallbackChooser(
-        way,
-        configuration(*suite.baseline(method), draft),
-        window=plan.window,
-        margin=plan.margin,
-        pause=plan.pause,
-    )
+def _stop(method: MethodConfig, gamma: int, model: str | None, steps: StepTimes | None) -> StopRule:
+    if not method.follows_costs:
+        return STOPS[method.stop.kind](method.stop)
+    c, v = _UNTIMED
+    untimed = RoundTimes.of_chains(c, {gamma: v})
+    return CalibratedAdaEDL(steps.round_times(model) if steps and model else untimed, gamma)
 
 
 def _is_distinct(method: MethodConfig) -> bool:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from distillspec.recipe.data_rules import PROMPTS, ROWS
 from distillspec.recipe.distill_rules import DISTILL, SOURCE
-from distillspec.recipe.method_rules import CHOOSE, METHOD
+from distillspec.recipe.method_rules import ADAEDL, CHOOSE, METHOD
 from distillspec.recipe.pair_rules import PAIR
 from distillspec.recipe.pretrain_rules import PRETRAIN, TOKENIZER
 from distillspec.recipe.recipe_rules import RECIPE
@@ -25,6 +25,7 @@ _SECTIONS: tuple[tuple[FileKind, str, tuple[Rule, ...]], ...] = (
     ("recipe", "", RECIPE),
     ("suite", "prompts", PROMPTS),
     ("suite", "methods[]", METHOD),
+    ("suite", "methods[].stop", ADAEDL),
     ("suite", "methods[].choose", CHOOSE),
     ("pretrain", "tokenizer", TOKENIZER),
     ("pretrain", "", PRETRAIN),

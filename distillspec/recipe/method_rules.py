@@ -46,7 +46,35 @@ def _verifier(method: Any) -> str:
     )
 
 
+ADAEDL = (
+    Rule(
+        keys=("rule", "threshold", "wanted_rate"),
+        is_broken=lambda stop: (
+            stop.rule == "calibrated"
+            and (stop.threshold is not None or stop.wanted_rate is not None)
+        ),
+        what="rule: calibrated cannot be combined with threshold or wanted_rate",
+        fix="leave out threshold and wanted_rate, or set rule: published",
+        why="the calibrated rule follows from measured costs and acceptance",
+        example={"kind": "adaedl", "rule": "calibrated", "threshold": 0.4},
+        fixed={"rule": "published"},
+    ),
+)
+
 CHOOSE = (
+    Rule(
+        keys=("prior", "reward", "per"),
+        is_broken=lambda choose: (
+            choose.kind != "hedge"
+            and bool(choose.prior)
+            and (choose.reward == "tokens" or choose.per == "text")
+        ),
+        what="choose.prior cannot be combined with reward: tokens or per: text",
+        fix="remove prior",
+        why="the cost model expects tokens per second of rounds",
+        example={"kind": "ucb", "arms": ["standard"], "prior": 9, "reward": "tokens"},
+        fixed={"prior": None},
+    ),
     Rule(
         keys=("per", "reward"),
         is_broken=lambda choose: choose.per == "text" and choose.reward == "tokens",
@@ -134,6 +162,25 @@ METHOD = (
         values=lambda method: (
             f"method {method.name!r} has {', '.join(_given(method, 'draft', 'stop', 'verify'))}"
         ),
+    ),
+    Rule(
+        keys=("draft.kind", "stop.rule"),
+        is_broken=lambda method: (
+            _is_plain(method)
+            and method.draft.kind == "sequences"
+            and method.stop.kind == "adaedl"
+            and method.stop.rule == "calibrated"
+        ),
+        what="draft of kind sequences cannot be combined with stop.rule: calibrated",
+        fix="set stop.rule: published",
+        why="the calibrated rule follows a single chain of drafted tokens",
+        example={
+            "draft": {"kind": "sequences", "count": 2},
+            "stop": {"kind": "adaedl", "rule": "calibrated"},
+            "verify": {"kind": "kseq"},
+        },
+        fixed={"stop": {"kind": "adaedl", "rule": "published"}},
+        values=_named,
     ),
     Rule(
         keys=("draft.kind", "stop.kind"),

@@ -7,15 +7,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from distillspec.recipe.method_rules import CHOOSE, METHOD
+from distillspec.recipe.choosing import Choose, FallbackConfig, Scale, Share
+from distillspec.recipe.method_rules import ADAEDL, METHOD
 from distillspec.recipe.rule import RefusedError
-from distillspec.recipe.section import Count, Section, Threads
+from distillspec.recipe.section import Section, Threads
 
 DraftName = Literal["undistilled", "distilled", "control"]
 
-Scale = Annotated[float, Field(gt=0.0, le=1e6)]
 Gamma = Annotated[int, Field(ge=1, le=64)]
-Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 # --- what is drafted -----------------------------------------------------------------------------
@@ -63,14 +62,25 @@ class FixedStopConfig(Section):
 
 
 class AdaEDLStopConfig(Section):
+    rules = ADAEDL
+
     kind: Literal["adaedl"]
-    threshold: Annotated[float, Field(ge=-1.0, le=1.0)] = Field(
-        0.4, description="where it starts; it moves by at most 0.001 a round"
+    rule: Literal["calibrated", "published"] | None = Field(
+        None,
+        description="calibrated: stop where a further token gains less than its measured time is "
+        "worth; published: below a threshold that follows acceptance. Default: calibrated for "
+        "chains; published for several sequences, or where threshold or wanted_rate is set",
     )
-    wanted_rate: Share = Field(
-        0.5,
-        description="share of the drafted tokens to be kept; below it less is drafted. Published: "
-        "0.9, with which a draft that is kept less often soon drafts hardly anything",
+    threshold: Annotated[float, Field(ge=-1.0, le=1.0)] | None = Field(
+        None,
+        description="published rule: where it starts; it moves by at most 0.001 a round. "
+        "Default: 0.4",
+    )
+    wanted_rate: Share | None = Field(
+        None,
+        description="published rule: share of the drafted tokens to be kept; below it less is "
+        "drafted. Default: 0.5. Published: 0.9, with which a draft that is kept less often soon "
+        "drafts hardly anything",
     )
 
 
@@ -126,52 +136,6 @@ class MultipathVerifyConfig(Section):
     kind: Literal["multipath"]
 
 
-# --- which of several methods --------------------------------------------------------------------
-
-
-class _Choose(Section):
-    rules = CHOOSE
-
-    arms: tuple[str, ...] = Field(
-        min_length=1, description="methods of this suite, `name@gamma`; without @, all its gammas"
-    )
-    reward: Literal["tokens_per_second", "tokens"] = Field(
-        "tokens_per_second",
-        description="tokens: per round, as published; it favours the largest gamma",
-    )
-    memory: Literal["kept", "prompt"] = Field(
-        "kept",
-        description="kept: the chooser learns across prompts; prompt: it starts again with each",
-    )
-    per: Literal["round", "text"] = Field(
-        "round",
-        description="text: one arm decodes an entire text, which methods of two processes need",
-    )
-
-
-class UCBConfig(_Choose):
-    kind: Literal["ucb"]
-    scale: Scale = Field(0.5, description="of the bonus; 1 is published and explores for long")
-    delta: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
-    discount: Share = Field(1.0, description="weight of a round after each further one")
-    window: Count | None = Field(None, description="rounds that count; default: all")
-
-
-class EXP3Config(_Choose):
-    kind: Literal["exp3"]
-    scale: Scale = Field(1.0, description="of the learning rate")
-    estimate: Literal["published", "centred"] = Field(
-        "published",
-        description="how an arm's loss is estimated; centred: minus the mean loss so far, which "
-        "has the same expected order of arms and less variance",
-    )
-
-
-class HedgeConfig(_Choose):
-    kind: Literal["hedge"]
-    scale: Scale = Field(1.0, description="of the learning rate")
-
-
 # --- draft and target at the same time -----------------------------------------------------------
 
 
@@ -215,27 +179,6 @@ class PearlConfig(Section):
     )
 
 
-class FallbackConfig(Section):
-    """Falls back to a method of the suite where the adaptive one is slower, and tries again."""
-
-    baseline: str = Field(description="a method of this suite that adapts nothing, `name@gamma`")
-    window: Count = Field(64, description="rounds that are compared")
-    margin: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        0.05, description="share of the baseline's tokens/s that may be lost"
-    )
-    pause: Count = Field(512, description="rounds until the other one is tried again")
-
-    @model_validator(mode="after")
-    def _pauses_long_enough(self) -> Self:
-        if self.pause < self.window:
-            raise RefusedError(
-                f"pause ({self.pause}) must be at least window ({self.window})",
-                keys=["pause", "window"],
-                fix="raise pause, or lower window",
-            )
-        return self
-
-
 Draft = Annotated[
     ChainDraftConfig | SequencesDraftConfig | LookupDraftConfig | NoDraftConfig,
     Field(discriminator="kind"),
@@ -258,8 +201,6 @@ Verify = Annotated[
     | MultipathVerifyConfig,
     Field(discriminator="kind"),
 ]
-Choose = Annotated[UCBConfig | EXP3Config | HedgeConfig, Field(discriminator="kind")]
-
 Parallel = Annotated[CardConfig | PearlConfig, Field(discriminator="kind")]
 
 
@@ -315,6 +256,14 @@ class MethodConfig(Section):
     def drafts(self) -> bool:
         """Whether its rounds draft anything, in the process that verifies it."""
         return self.parallel is None and not isinstance(self.draft, NoDraftConfig)
+
+    @property
+    def follows_costs(self) -> bool:
+        """Whether its stop rule needs measured step times."""
+        if not isinstance(self.stop, AdaEDLStopConfig) or self.draft.kind != "chain":
+            return False
+        is_published = self.stop.threshold is not None or self.stop.wanted_rate is not None
+        return (self.stop.rule or ("published" if is_published else "calibrated")) == "calibrated"
 
     @property
     def adapts(self) -> bool:

@@ -6,15 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distillspec.recipe.methods import (
-    DraftName,
-    EXP3Config,
-    Gamma,
-    HedgeConfig,
-    MethodConfig,
-    NoDraftConfig,
-    UCBConfig,
-)
+from distillspec.recipe.choosing import EXP3Config, HedgeConfig, UCBConfig
+from distillspec.recipe.methods import DraftName, Gamma, MethodConfig, NoDraftConfig
 from distillspec.recipe.prompt_plan import PromptsConfig, PromptSource
 from distillspec.recipe.rule import RefusedError
 from distillspec.recipe.section import SCHEMA_VERSION, FolderName, SchemaVersion, Section, Tokens

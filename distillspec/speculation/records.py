@@ -146,6 +146,11 @@ class Counts:
         accepted = self.accepted_at[position] if position < len(self.accepted_at) else 0
         return _ratio(accepted, self.drafts)
 
+    def kept_at_least(self, length: int) -> float:
+        """Share of all complete rounds that kept `length` >= 1 drafted tokens or more."""
+        kept = self.accepted_at[length - 1] if length <= len(self.accepted_at) else 0
+        return _ratio(kept, self.verifications)
+
     def draft_steps_per_round(self) -> float:
         """Forwards of the draft per forward of the target."""
         return _ratio(self.draft_steps, self.verifications)

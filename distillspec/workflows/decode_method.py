@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,10 @@ import torch
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
-from distillspec.methods.build import (
-    chooser,
-    configuration,
-    configurations,
-    max_slots,
-    most_tokens_per_second,
-    with_fallback,
-)
-from distillspec.methods.step_times import has_room, measure_steps
+from distillspec.methods.build import configuration, configurations, max_slots
+from distillspec.methods.choosers import chooser, with_fallback
+from distillspec.methods.measure_steps import measure_steps
+from distillspec.methods.step_times import StepTimes, has_room
 from distillspec.recipe.loading import load_suite, method_of, suite_of
 from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
@@ -31,7 +26,7 @@ from distillspec.speculation.sampling import SamplingPolicy
 
 STANDARD = "standard"
 DRAFT = "draft"  # the name of the only draft
-_TIMED_ROUNDS = 5  # per arm; the times only scale the reward
+_TIMED_ROUNDS = 5  # per arm and block size
 
 
 def planned_method(
@@ -123,46 +118,58 @@ def chooser_for(
     seed: int,
 ) -> Chooser:
     """Chooses the configuration of each round: always the same, or one of several arms."""
-    choose = plan.choose
-    if choose is None:
-        return with_fallback(plans, plan, Fixed(configuration(plan, gamma, DRAFT)), DRAFT)
-    reward_scale = 1.0
-    # Timing needs room for a round behind the prompt; without it the scale stays 1.
-    is_readable = has_room(prompt.tolist(), drafts.values(), max_slots(plans))
-    if choose.reward == "tokens_per_second" and is_readable:
-        reward_scale = _most_tokens_per_second(plans, plan, target, drafts, prompt, policy, seed)
+    # Timing needs room for a round behind the prompt.
+    needs_times = plan.follows_costs or (
+        plan.choose is not None
+        and (
+            plan.choose.reward == "tokens_per_second"
+            or any(arm.follows_costs for arm, _ in plans.arms(plan))
+        )
+    )
+    steps: dict[str, StepTimes] = {}
+    if needs_times and has_room(prompt.tolist(), drafts.values(), max_slots(plans)):
+        steps = _steps(plans, plan, gamma, target, drafts, prompt, policy, seed)
+    if plan.choose is None:
+        way = Fixed(configuration(plan, gamma, DRAFT, steps.get(plan.name)))
+        return with_fallback(plans, plan, way, DRAFT)
     # The arms have a generator apart from the tokens': a choice must not depend on the uniforms
     # that verify its tokens.
     arms = GeneratorSource(torch.Generator().manual_seed(derive_seed(seed, "arms of decode")))
-    return with_fallback(plans, plan, chooser(plans, plan, arms, reward_scale, DRAFT), DRAFT)
+    return with_fallback(plans, plan, chooser(plans, plan, arms, steps, DRAFT), DRAFT)
 
 
-def _most_tokens_per_second(
+def _steps(
     plans: Suite,
     plan: MethodConfig,
+    gamma: int,
     target: Runner,
     drafts: Mapping[str, Runner],
     prompt: Tensor,
     policy: SamplingPolicy,
     seed: int,
-) -> float:
-    """Time each arm for a few rounds; what a perfect draft would reach with the fastest of them."""
+) -> dict[str, StepTimes]:
+    """Time the method, or each of its arms, for a few rounds."""
     random_source = GeneratorSource(
         torch.Generator(prompt.device).manual_seed(derive_seed(seed, "timing of decode"))
     )
-    timed = {arm.name: arm for arm, _ in plans.arms(plan) if arm.drafts and arm.has_known_rounds}
-    # At least one method must be timed, whatever the arms are.
-    timed.setdefault(STANDARD, plans.named(STANDARD))
-    steps = {
+    timed: dict[str, tuple[MethodConfig, Sequence[int]]] = {plan.name: (plan, (gamma,))}
+    if plan.choose is not None:
+        timed = {
+            arm.name: (arm, plans.of(arm))
+            for arm, _ in plans.arms(plan)
+            if arm.parallel is None and arm.draft.kind != "sequences"
+        }
+        # At least one method must be timed, whatever the arms are.
+        timed.setdefault(STANDARD, (plans.named(STANDARD), plans.of(plans.named(STANDARD))))
+    return {
         name: measure_steps(
             target,
             drafts,
-            [configuration(arm, size, DRAFT) for size in plans.of(arm)],
+            [configuration(arm, size, DRAFT) for size in sizes],
             prompt,
             policy=policy,
             random_source=random_source,
             rounds=_TIMED_ROUNDS,
         )
-        for name, arm in timed.items()
+        for name, (arm, sizes) in timed.items()
     }
-    return most_tokens_per_second(plans, plan, DRAFT, steps)

@@ -153,7 +153,7 @@ def _race(
             Bench(suite, pair.target, drafts, prompts, columns, pair.device, pair.vocab_size)
         ) as bench,
     ):
-        prepared = bench.prepare_without_times()
+        prepared = bench.prepare_stop_rules()
         outcome = race(
             _Decoder(bench, columns, suite.temperatures[0]),
             ways=len(columns),

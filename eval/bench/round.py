@@ -24,7 +24,8 @@ from torch import Tensor
 
 from distillspec.errors import DistillSpecError
 from distillspec.methods.build import block_sizes, configuration
-from distillspec.methods.step_times import StepTimes, measure_steps
+from distillspec.methods.measure_steps import measure_steps
+from distillspec.methods.step_times import StepTimes
 from distillspec.models.loading.precision import describe
 from distillspec.recipe.methods import MethodConfig
 from distillspec.runtime.seeds import derive_seed
@@ -101,6 +102,7 @@ class Spent:
     rounds: int = 0
     tokens: int = 0
     draft_steps: int = 0
+    kept_whole: int = 0
 
     def add(self, generation: Generation, target: ClockedRunner, draft: ClockedRunner) -> None:
         self.seconds += generation.decode_seconds
@@ -109,6 +111,9 @@ class Spent:
         self.rounds += len(generation.rounds)
         self.tokens += len(generation.tokens)
         self.draft_steps += sum(record.draft_steps for record in generation.rounds)
+        self.kept_whole += sum(
+            record.accepted == record.drafted > 0 for record in generation.rounds
+        )
         target.seconds = draft.seconds = 0.0
 
     def a_round(self, seconds: float) -> float:
@@ -161,10 +166,8 @@ def print_table(temperature: float, spent: dict[int, Spent], steps: StepTimes) -
     for gamma, timing in spent.items():
         rest = timing.seconds - timing.target - timing.draft
         if gamma:
-            alone = (
-                timing.draft_steps / timing.rounds * steps.draft_seconds["draft"]
-                + steps.verify_seconds[gamma]
-            )
+            times = steps.round_times("draft")
+            alone = times.at(gamma, timing.kept_whole / timing.rounds) * steps.target_seconds
         else:
             alone = steps.target_seconds
         tau = timing.tokens / timing.rounds

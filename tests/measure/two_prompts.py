@@ -7,12 +7,11 @@ from dataclasses import replace
 
 from distillspec.measure.exact.target_texts import TextFacts
 from distillspec.measure.timed.rows import CellRow
-from distillspec.methods.step_times import StepTimes
 from distillspec.speculation.records import Counts
+from tests.methods.chain_times import chain_times
 
-STEPS = StepTimes(
-    1.0, 0.010, {2: 0.012}, {2: 2}, {"undistilled": 0.001, "distilled": 0.002}, 30, 0.1
-)
+STEP_SECONDS = {"undistilled": 0.001, "distilled": 0.002}
+STEPS = chain_times(1.0, 0.010, {2: 0.012}, STEP_SECONDS)
 FACTS = TextFacts(
     overlap={"undistilled": [4.0, 8.0], "distilled": [6.0, 9.0]},
     at_argmax={"undistilled": [3.0, 5.0], "distilled": [5.0, 8.0]},

@@ -10,12 +10,10 @@ import torch
 from pydantic import BaseModel
 
 from distillspec.methods.build import (
-    CHOOSERS,
     DRAFTS,
     STOPS,
     VERIFIERS,
     block_sizes,
-    chooser,
     configuration,
     draft_block_sizes,
     drafts_by_entropy,
@@ -23,20 +21,17 @@ from distillspec.methods.build import (
     max_drafted,
     max_slots,
     models,
-    most_tokens_per_second,
 )
-from distillspec.methods.step_times import StepTimes
 from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
-from distillspec.speculation.choose.chooser import RoundOutcome
-from distillspec.speculation.choose.hedge import Hedge
-from distillspec.speculation.choose.per_prompt import PerPrompt
+from distillspec.speculation.draft.calibrated import CalibratedAdaEDL
 from distillspec.speculation.draft.chain import ChainDraft
-from distillspec.speculation.draft.lookup import LookupDraft
-from distillspec.speculation.draft.stop import FixedLength
-from distillspec.speculation.random_source import GeneratorSource
+from distillspec.speculation.draft.entropy import AdaEDL
+from distillspec.speculation.draft.stop import FixedLength, StopRule
+from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.recursive import verify_recursive, verify_recursive_distinct
 from distillspec.speculation.verify.token import verify_token
+from tests.methods.chain_times import chain_times
 
 
 def kinds(field: str) -> set[str]:
@@ -53,7 +48,7 @@ def _kinds(annotation: Any) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("field", "table"),
-    [("draft", DRAFTS), ("stop", STOPS), ("verify", VERIFIERS), ("choose", CHOOSERS)],
+    [("draft", DRAFTS), ("stop", STOPS), ("verify", VERIFIERS)],
 )
 def test_each_kind_of_the_schema_has_its_line_and_no_line_is_unknown_to_it(
     field: str, table: dict[str, object]
@@ -86,20 +81,6 @@ def test_graphs_fit_blocks_that_may_end_early_and_trees_that_share() -> None:
     assert trees == [4, 7, 13]  # of 3 sequences of 4 and of 2 tokens, full and half size
     assert rows == [3]
     assert max_slots(SUITE) == 12
-
-
-def test_what_chooses_knows_its_arms_and_their_reward() -> None:
-    random_source = GeneratorSource(torch.Generator().manual_seed(0))
-    by_name = {method.name: method for method in SUITE.methods}
-    ucb = chooser(SUITE, by_name["ucb"], random_source, 500.0)
-    seen = []
-    for _ in range(3):
-        first = ucb.choose()
-        seen.append((first.name, first.gamma))
-        ucb.learn(RoundOutcome(2, 0.01))
-    assert seen == [("standard", 2), ("standard", 4), ("spectr", 2)]
-    exp3 = chooser(SUITE, by_name["exp3"], random_source, 500.0)
-    assert exp3.choose().gamma == 8
 
 
 def test_the_verifier_of_distinct_sequences_knows_that_they_are() -> None:
@@ -212,31 +193,6 @@ def test_a_method_needs_the_models_that_its_rounds_draft_with(
     assert models(SEVERAL, BY_NAME[method], "distilled") == needs
 
 
-def test_each_arm_knows_its_draft() -> None:
-    random_source = GeneratorSource(torch.Generator().manual_seed(0))
-    two = chooser(SEVERAL, BY_NAME["two"], random_source, 500.0, "distilled")
-    seen = []
-    for _ in range(3):
-        seen.append(two.choose().model)
-        two.learn(RoundOutcome(2, 0.01))
-    assert seen == ["distilled", "distilled", "undistilled"]
-    assert configuration(BY_NAME["lookup"], 8, "distilled").model is None
-    assert configuration(BY_NAME["lookup"], 8).draft == LookupDraft(2)
-
-
-def test_with_memory_prompt_each_prompt_starts_without_statistics() -> None:
-    random_source = GeneratorSource(torch.Generator().manual_seed(0))
-    made = chooser(SEVERAL, BY_NAME["hedge"], random_source, 500.0, "distilled")
-    assert isinstance(made, PerPrompt)
-    first = made.choose()
-    made.begin()
-    assert made.choose() != first  # arms of its own, whose stop rules know nothing either
-    stored = BY_NAME["hedge"].model_copy(
-        update={"choose": BY_NAME["hedge"].choose.model_copy(update={"memory": "kept"})}  # type: ignore[union-attr]
-    )
-    assert isinstance(chooser(SEVERAL, stored, random_source, 500.0, "distilled"), Hedge)
-
-
 def test_drafts_that_may_rest_get_graphs_for_what_they_miss() -> None:
     assert draft_block_sizes(SUITE) == [1, 2]
     assert draft_block_sizes(SEVERAL) == [1, 2, 7, 9]
@@ -278,44 +234,30 @@ def test_lookups_may_end_early_and_get_graphs_of_half_the_size() -> None:
         assert graph_sizes(suite)[0] == sizes
 
 
-def test_the_most_that_arms_can_earn_is_that_of_their_own_drafts() -> None:
-    def times(**seconds: float) -> StepTimes:
-        gammas = {2: 1.0, 4: 1.0, 6: 1.0, 8: 1.0}
-        return StepTimes(1.0, 1.0, gammas, {g: g for g in gammas}, seconds, 30, 0.0)
+def test_adaedl_follows_costs_unless_its_published_settings_are_given() -> None:
+    def made(draft: str = "chain", **stop: Any) -> StopRule:
+        verify = {"kind": "token" if draft == "chain" else "kseq"}
+        plan = {"draft": {"kind": draft}, "stop": {"kind": "adaedl", **stop}, "verify": verify}
+        return configuration(MethodConfig.model_validate(plan), 4).stop
 
-    steps = {
-        "standard": times(distilled=0.5, control=0.01),
-        "weak": times(undistilled=0.25),
-        "lookup": times(distilled=0.0),
-    }
-    speeds = {
-        name: most_tokens_per_second(SEVERAL, BY_NAME[name], "distilled", steps)
-        for name in ("two", "free", "guarded")
-    }
-    assert speeds["two"] == pytest.approx(9 / (8 * 0.25 + 1))
-    assert speeds["free"] == speeds["guarded"] == pytest.approx(9.0)
+    assert isinstance(made(), CalibratedAdaEDL)
+    assert isinstance(made(rule="calibrated"), CalibratedAdaEDL)
+    for published in (
+        made(rule="published"),
+        made(threshold=0.3),
+        made(wanted_rate=0.9),
+        made("sequences"),
+    ):
+        assert isinstance(published, AdaEDL)
+    assert made(threshold=0.3).state() == [0.3, 0.9]
 
 
-@pytest.mark.parametrize("arms", [["card"], ["card", "plain"], ["plain"]])
-def test_arms_that_draft_in_two_processes_or_nothing_can_earn_what_chains_of_their_draft_can(
-    arms: list[str],
-) -> None:
-    methods = [
-        {"name": "standard"},
-        {"name": "weak", "draft": {"kind": "chain", "model": "undistilled"}, "gammas": [8]},
-        {"name": "card", "parallel": {"kind": "card"}},
-        {"name": "plain", "draft": {"kind": "none"}},
-        {"name": "ucb", "choose": {"kind": "ucb", "per": "text", "arms": arms}},
-    ]
-    suite = Suite.model_validate({"drafts": ["distilled"], "gammas": [4], "methods": methods})
-
-    def times(gamma: int, **seconds: float) -> StepTimes:
-        return StepTimes(1.0, 1.0, {gamma: 1.0}, {gamma: gamma}, seconds, 30, 0.0)
-
-    steps = {
-        "standard": times(4, distilled=0.25),
-        "weak": times(8, undistilled=0.01),
-        "plain": times(1, distilled=0.0),
-    }
-    speed = most_tokens_per_second(suite, suite.named("ucb"), "distilled", steps)
-    assert speed == pytest.approx(5 / (4 * 0.25 + 1))
+def test_adaedl_takes_the_times_of_its_own_draft() -> None:
+    """One token is all that pays where a draft step costs as much as the target's."""
+    method = MethodConfig.model_validate({"name": "adaedl", "stop": {"kind": "adaedl"}})
+    steps = chain_times(1.0, 1.0, {4: 1.1}, {"slow": 1.0, "fast": 0.001})
+    sure, policy = torch.tensor([9.0, 0.0, 0.0]), SamplingPolicy()
+    for draft, stops in (("slow", True), ("fast", False)):
+        rule = configuration(method, 4, draft, steps).stop
+        rule.begins(sure, policy)
+        assert rule.stops_after(sure, torch.tensor(0), policy) is stops

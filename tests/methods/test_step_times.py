@@ -1,132 +1,42 @@
-"""Isolated steps: of runners whose cost is known, the ratios are found again."""
+"""Step times as numbers in target steps, and the prompt that they are timed after."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from distillspec.errors import DistillSpecError
-from distillspec.methods.build import configuration
-from distillspec.methods.step_times import StepTimes, measure_steps, middle_prompt
-from distillspec.recipe.methods import MethodConfig
-from distillspec.speculation.random_source import GeneratorSource
-from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.methods.step_times import StepTimes, middle_prompt
 from tests.speculation.bigram import BigramRunner
 from tests.speculation.branches import DoubleReader
 
-
-class Clock:
-    """Time that passes only where a model adds it."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class SlowBigram(BigramRunner):
-    """A bigram model that takes its time: so much a forward, and so much more a token."""
-
-    def __init__(self, clock: Clock, a_forward: float, a_token: float = 0.0) -> None:
-        super().__init__(torch.zeros(4, 4))
-        self._clock, self._a_forward, self._a_token = clock, a_forward, a_token
-        self.fed: list[int] = []
-
-    def feed(self, tokens: Tensor) -> Tensor:
-        self.fed.append(tokens.shape[1])
-        self._clock.now += self._a_forward + self._a_token * tokens.shape[1]
-        return super().feed(tokens)
+TIMES = StepTimes(
+    temperature=1.0,
+    target_seconds=2.0,
+    verify_seconds={1: 3.0, 4: 5.0},
+    drafted={1: 1, 4: 4},
+    steps={1: 1, 4: 4},
+    draft_seconds={"draft": {1: 1.0, 4: 2.0}, "lookup": {1: 0.0, 4: 0.0}},
+    unread_seconds={"draft": 0.5, "lookup": 0.0},
+    samples=30,
+    spread=0.1,
+)
 
 
-def measured(
-    clock: Clock, target: SlowBigram, drafts: dict[str, SlowBigram], rounds: int = 4
-) -> StepTimes:
-    return measure_steps(
-        target,
-        drafts,
-        [configuration(MethodConfig(), gamma) for gamma in (1, 4)],
-        torch.tensor([1, 2, 3]),
-        policy=SamplingPolicy(1.0),
-        random_source=GeneratorSource(torch.Generator().manual_seed(0)),
-        rounds=rounds,
-        clock=clock,
-    )
+def test_ratios_are_of_a_target_step() -> None:
+    assert TIMES.verify_times() == {1: 1.5, 4: 2.5}
+    assert TIMES.draft_to_target_time("draft", 1) == pytest.approx(0.5)
+    assert TIMES.draft_to_target_time("draft", 4) == pytest.approx(2.0 / 4 / 2.0)
+    rounds = TIMES.round_times("draft")
+    assert rounds.at(4) == pytest.approx(3.5)
+    assert rounds.at(4, whole=0.5) == pytest.approx(3.5 + 0.5 * 0.25)
+    assert rounds.between(2.5, 2.5) == pytest.approx(0.75 + 2.0)
 
 
-def test_cost_ratios_are_found_again() -> None:
-    clock = Clock()
-    drafts = {"slow": SlowBigram(clock, 2.0), "fast": SlowBigram(clock, 0.5)}
-    times = measured(clock, SlowBigram(clock, 1.0, 1.0), drafts)
-    assert times.target_seconds == pytest.approx(2.0)
-    assert times.verify_time(1) == pytest.approx(1.5)
-    assert times.verify_time(4) == pytest.approx(3.0)
-    assert times.draft_to_target_time("slow") == pytest.approx(1.0)
-    assert times.draft_to_target_time("fast") == pytest.approx(0.25)
-    assert times.verify_times().keys() == {1, 4}
-    assert times.samples == 4
-    assert times.spread == pytest.approx(0.0, abs=1e-9)
-
-
-def test_a_machine_that_is_not_quiet_shows_in_the_spread() -> None:
-    clock = Clock()
-
-    class Restless(SlowBigram):
-        def feed(self, tokens: Tensor) -> Tensor:
-            self._a_forward = 1.0 + len(self.fed) % 3
-            return super().feed(tokens)
-
-    times = measured(clock, Restless(clock, 1.0), {"draft": SlowBigram(clock, 1.0)}, rounds=12)
-    assert times.spread > 0.5
-
-
-def test_nothing_is_decoded_each_step_starts_from_the_same_text() -> None:
-    clock = Clock()
-    target, draft = SlowBigram(clock, 1.0), SlowBigram(clock, 1.0)
-    measured(clock, target, {"draft": draft})
-    assert target.tokens.tolist() == draft.tokens.tolist() == [[1, 2]]
-
-
-def test_every_kind_of_step_is_timed_equally_often_warm_up_apart() -> None:
-    clock = Clock()
-    target, draft = SlowBigram(clock, 1.0), SlowBigram(clock, 1.0)
-    measured(clock, target, {"draft": draft}, rounds=5)
-    blocks = target.fed[1:]
-    assert blocks.count(2) == blocks.count(5) == 3 + 5
-    assert blocks.count(1) == 2 * (3 + 5)  # one untimed before each, for the caches
-
-
-def test_steps_are_timed_in_the_company_they_have_when_decoding() -> None:
-    """A draft that is slow right after the target ran, and a target slow right after the draft."""
-    clock = Clock()
-    last: list[object] = []
-
-    class Jealous(SlowBigram):
-        def feed(self, tokens: Tensor) -> Tensor:
-            if last and last[-1] is not self:
-                self._clock.now += 1.0
-            last.append(self)
-            return super().feed(tokens)
-
-    times = measured(clock, Jealous(clock, 1.0), {"draft": Jealous(clock, 1.0)})
-    assert times.target_seconds == pytest.approx(1.0)
-    assert times.verify_time(1) == times.verify_time(4) == pytest.approx(2.0)
-    assert times.draft_seconds["draft"] == pytest.approx((2.0 + 5 / 4) / 2)
-
-
-def test_a_prompt_of_one_token_needs_no_prefill() -> None:
-    times = measure_steps(
-        BigramRunner(torch.zeros(4, 4)),
-        {"draft": BigramRunner(torch.zeros(4, 4))},
-        [configuration(MethodConfig(), 2)],
-        torch.tensor([1]),
-        policy=SamplingPolicy(0.0),
-        random_source=GeneratorSource(torch.Generator()),
-        rounds=2,
-    )
-    assert times.temperature == 0.0
-    assert times.spread >= 0.0
+def test_a_draft_without_a_model_has_no_step() -> None:
+    lookup = StepTimes(1.0, 2.0, {4: 5.0}, {4: 4}, {4: 0}, {"x": {4: 0.0}}, {"x": 0.0}, 30, 0.1)
+    assert lookup.draft_to_target_time("x", 4) == 0.0
+    assert lookup.round_times("x").at(4) == pytest.approx(2.5)
 
 
 def test_steps_are_timed_after_the_middle_one_of_the_prompts_that_each_draft_can_read() -> None:
@@ -138,65 +48,3 @@ def test_steps_are_timed_after_the_middle_one_of_the_prompts_that_each_draft_can
     assert len(middle_prompt(prompts, [plain, narrow], 7)) == 2
     with pytest.raises(DistillSpecError, match="room for a block of 9"):
         middle_prompt(prompts, [plain, narrow], 9)
-
-
-@pytest.mark.parametrize("count", [1, 2])
-def test_a_block_that_a_stop_rule_left_short_is_verified_at_full_length(count: int) -> None:
-    """Over a flat distribution confidence stops at once; a step and a token of the target cost a
-    second.
-    """
-    clock = Clock()
-    draft = {"kind": "sequences", "count": count} if count > 1 else {"kind": "chain"}
-    verify = {"kind": "kseq" if count > 1 else "token"}
-    method = MethodConfig.model_validate(
-        {"name": "sure", "draft": draft, "stop": {"kind": "confidence"}, "verify": verify}
-    )
-    target, draft = SlowBigram(clock, 1.0, 1.0), SlowBigram(clock, 0.5)
-    times = measure_steps(
-        target,
-        {"draft": draft},
-        [configuration(method, 4)],
-        torch.tensor([1, 2, 3]),
-        policy=SamplingPolicy(1.0),
-        random_source=GeneratorSource(torch.Generator().manual_seed(0)),
-        rounds=5,
-        clock=clock,
-    )
-    assert times.drafted == {4: 4 * count}
-    assert times.draft_to_target_time("draft") == pytest.approx(0.25)
-    if count == 1:
-        assert times.verify_time(4) == pytest.approx(3.0)
-        assert times.verify_time_of(2.0) == pytest.approx(2.0)
-    assert target.tokens.tolist() == draft.tokens.tolist() == [[1, 2]]
-
-
-@pytest.mark.parametrize("prompt", [[1, 2, 3], [1, 2, 1]], ids=["no match", "a match"])
-def test_a_lookup_takes_no_step_of_a_draft_and_its_search_is_counted_all_the_same(
-    prompt: list[int],
-) -> None:
-    clock = Clock()
-
-    class Counted(SamplingPolicy):
-        """Forming the target distribution takes a second: a part of a round without a forward."""
-
-        def distribution(self, logits: Tensor) -> Tensor:
-            clock.now += 1.0
-            return super().distribution(logits)
-
-    draft = SlowBigram(clock, 5.0)
-    lookup = MethodConfig.model_validate({"name": "lookup", "draft": {"kind": "lookup"}})
-    times = measure_steps(
-        SlowBigram(clock, 2.0),
-        {"draft": draft},
-        [configuration(lookup, 4)],
-        torch.tensor(prompt),
-        policy=Counted(0.0),
-        random_source=GeneratorSource(torch.Generator()),
-        rounds=3,
-        clock=clock,
-    )
-    assert times.draft_seconds == {"draft": 0.0}
-    assert times.verify_seconds == {4: pytest.approx(3.0)}
-    assert times.draft_to_target_time("draft") == times.spread == 0.0
-    assert draft.fed == [2]  # the prompt
-    assert times.drafted == {4: 4}

@@ -19,6 +19,7 @@ def test_rates_are_those_of_a_sum_by_hand() -> None:
     assert counts.draft_acceptance() == 4 / 9
     assert [counts.acceptance_at(position) for position in range(4)] == [2 / 3, 1 / 3, 1 / 3, 0.0]
     assert counts.draft_steps_per_round() == 3.0
+    assert [counts.kept_at_least(length) for length in (1, 3, 4)] == [2 / 3, 1 / 3, 0.0]
 
 
 def test_a_cut_round_counts_as_a_forward_and_its_tokens_as_tokens_and_no_more() -> None:

@@ -26,7 +26,7 @@ from distillspec.measure.timed.plan import Prepared
 from distillspec.measure.timed.rows import CellRow
 from distillspec.models.runners.eager import CausalRunner
 from distillspec.models.runners.tree_batch import BatchedTreeRunner, EncoderDecoderRunner
-from distillspec.recipe.methods import UCBConfig
+from distillspec.recipe.choosing import UCBConfig
 from distillspec.recipe.suite import Suite
 from distillspec.runtime import provenance
 from distillspec.speculation.limits import up_to_end

@@ -44,17 +44,20 @@ DEFINITIONS = {
     ),
     "acceptance_by_position": "drafts accepted at position i / drafts made, i = 1..gamma",
     "draft_to_target_time": (
-        "c: median time of one draft step over the median time of a one-token target step, both "
-        "with drawing the token; isolated steps, interleaved"
+        "c: median time of a draft of gamma tokens, per step, over the median time of a one-token "
+        "target step, both with drawing the tokens; isolated rounds, interleaved. The first step "
+        "of a draft is slower than the others, so c falls with gamma"
     ),
     "v": (
-        "median time of a target forward over gamma + 1 tokens (with several drafts, over all "
-        "their tokens) with verification, over that of a one-token target step; isolated steps, "
-        "interleaved. Compiled runners pad a block by up to two tokens"
+        "median time of all of a round but its draft, over that of a one-token target step: a "
+        "target forward over gamma + 1 tokens (with several drafts, over all their tokens), "
+        "verification, and the engine's own work; isolated rounds, interleaved. Compiled runners "
+        "pad a block by up to two tokens"
     ),
     "predicted_speedup": (
-        "tau / (draft steps per verification * c + v), with the measured tau, and v at the tokens "
-        "drafted per verification: linear between the blocks that were timed"
+        "tau / (draft steps per verification * c + v + w), with the measured tau. w is what a "
+        "draft takes more where it has two tokens to read, times the share of blocks kept to "
+        "their end. For rounds that end early, times are linear between the blocks that were timed"
     ),
     "predicted_from_alpha": (
         "the same with tau of independent tokens, (1 - alpha^(gamma+1)) / (1 - alpha): a "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from distillspec.measure.stats import intervals
 from distillspec.measure.stats.intervals import Sums
@@ -10,8 +10,8 @@ from distillspec.measure.summary.cells import CellKey
 from distillspec.measure.summary.ranking import per_token
 from distillspec.measure.summary.records import Oracle, Ranked
 from distillspec.measure.summary.tally import Tally
-from distillspec.methods import cost_model
 from distillspec.speculation.records import Counts
+from distillspec.speculation.round_times import RoundTimes
 
 
 def oracles(tally: Tally, ranking: Sequence[Ranked]) -> list[Oracle]:
@@ -32,9 +32,9 @@ def oracles(tally: Tally, ranking: Sequence[Ranked]) -> list[Oracle]:
 def _oracle(tally: Tally, key: CellKey, fastest: CellKey) -> Oracle:
     steps = tally.steps[key.method, key.temperature]
     tokens, seconds = tally.speed_by_prompt(key)
-    c, v = steps.draft_to_target_time(key.draft), steps.verify_times()
+    times = steps.round_times(key.draft)
     by_prompt = tally.counts(key)
-    shares = [shortened(counts, key.gamma, c, v) for counts in by_prompt]
+    shares = [shortened(counts, key.gamma, times) for counts in by_prompt]
     # Measured seconds are scaled, so that costs outside the model remain.
     cut = [s * share for s, share in zip(seconds, shares, strict=True)]
     speed = tally.by_document(Sums(tokens, cut))
@@ -51,30 +51,27 @@ def _oracle(tally: Tally, key: CellKey, fastest: CellKey) -> Oracle:
     )
 
 
-def shortened(
-    counts: Counts, gamma: int, draft_to_target_time: float, verify_times: Mapping[int, float]
-) -> float:
+def shortened(counts: Counts, gamma: int, times: RoundTimes) -> float:
     """Time of rounds shortened by the oracle over the time of the measured rounds.
 
-    In the cost model, a round that accepted a tokens took gamma c + v(gamma). The oracle stops just
-    before the first token that would be rejected: it drafts only these a tokens, takes a c + v(a),
-    and emits as many, since the target's token comes as a bonus instead of a correction.
+    In the cost model, each round took the time of a block of gamma. The oracle stops just before
+    the first token that would be rejected: of a round that accepted a tokens it drafts only these.
+    It emits as many, since the target's token comes as a bonus instead of a correction.
 
     Args:
         counts: Counts of chains of `gamma` tokens.
         gamma: Drafted tokens per block.
-        draft_to_target_time: c, over the time of a one-token target step.
-        verify_times: v by gamma, in the same unit. v(0) is 1, and v is linear between timed sizes.
+        times: Of rounds. They are linear between timed blocks; a draft's second unread token is
+            left out on both sides.
 
     Returns:
         1 if no round was complete.
     """
-    c, N = draft_to_target_time, counts.verifications
+    N = counts.verifications
     if not N:
         return 1.0
     at_least = [N, *counts.accepted_at, 0]  # rounds that accepted a tokens or more
     cut = sum(
-        (at_least[a] - at_least[a + 1]) * (a * c + cost_model.verify_time_between(verify_times, a))
-        for a in range(len(at_least) - 1)
+        (at_least[a] - at_least[a + 1]) * times.between(a, a) for a in range(len(at_least) - 1)
     )
-    return cut / (counts.draft_steps * c + N * verify_times[gamma])
+    return cut / (N * times.at(gamma))

@@ -127,10 +127,12 @@ class Tally:
         steps = self.steps.get((key.method, key.temperature))
         if steps is None:
             return math.nan
-        # Stop rules and trees do not draft gamma tokens: take v at the mean drafted length.
-        at_its_length = steps.verify_time_of(counts.drafted_per_round())
-        c = steps.draft_to_target_time(key.draft)
-        return cost_model.predicted_speedup(tau, counts.draft_steps_per_round(), c, at_its_length)
+        # Stop rules and lookups do not draft gamma tokens: take the mean numbers.
+        return tau / steps.round_times(key.draft).between(
+            counts.draft_steps_per_round(),
+            counts.drafted_per_round(),
+            counts.kept_at_least(key.gamma),
+        )
 
     def _model_of_cost(self, key: CellKey, alpha: float) -> dict[str, Any]:
         """The cell's fields from the cost model and the target's texts.
@@ -142,15 +144,16 @@ class Tally:
         c = v = cap_speedup = tau_iid = from_alpha = math.nan
         cap_gamma, break_even, expected = gamma, None, NOTHING
         if steps is not None:
-            c, v = steps.draft_to_target_time(draft), steps.verify_time(gamma)
+            c, v = steps.draft_to_target_time(draft, gamma), steps.verify_time(gamma)
         if steps is not None and method in self.standard:
             facts = self.facts[temperature]
             expected = intervals.ratio(facts.expected_tau(draft, gamma), self.confidence)
             expected = expected.within(1.0, gamma + 1.0)
             tau_iid = cost_model.tau_iid(alpha, gamma)
-            from_alpha = cost_model.speedup_iid(alpha, gamma, c, v)
-            cap_gamma, cap_speedup = cost_model.perfect_draft_cap(c, steps.verify_times())
-            break_even = cost_model.break_even_alpha(c, steps.verify_times())
+            times = steps.round_times(draft)
+            from_alpha = cost_model.speedup_iid(alpha, gamma, times)
+            cap_gamma, cap_speedup = cost_model.perfect_draft_cap(times)
+            break_even = cost_model.break_even_alpha(times)
         return {
             "expected_tau": expected,
             "tau_iid": tau_iid,

@@ -18,7 +18,6 @@ from distillspec.measure.timed.parallel import ParallelBench
 from distillspec.measure.timed.plan import Prepared, Steps
 from distillspec.measure.timed.rows import CellRow, drafted_at, letters
 from distillspec.methods.build import (
-    chooser,
     configuration,
     draft_block_sizes,
     drafts_by_entropy,
@@ -26,11 +25,11 @@ from distillspec.methods.build import (
     graph_sizes,
     max_slots,
     models,
-    most_tokens_per_second,
     protocols_of,
-    with_fallback,
 )
-from distillspec.methods.step_times import measure_steps, middle_prompt
+from distillspec.methods.choosers import chooser, with_fallback
+from distillspec.methods.measure_steps import measure_steps
+from distillspec.methods.step_times import middle_prompt
 from distillspec.models.runners.compiled import make_runner
 from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
@@ -115,12 +114,12 @@ class Bench:
     def prepare(self) -> Prepared:
         """Run every shape once, then time isolated steps of every method at every temperature."""
         self._warm_up()
-        return self._begun(self._steps())
+        return self._begun(self._steps(self._suite.methods))
 
-    def prepare_without_times(self) -> Prepared:
-        """The same without step times, for a grid without choosers."""
+    def prepare_stop_rules(self) -> Prepared:
+        """The same with step times only for stop rules that follow them; not for choosers."""
         self._warm_up()
-        return self._begun({})
+        return self._begun(self._steps([one for one in self._suite.methods if one.follows_costs]))
 
     def _begun(self, steps: Steps) -> Prepared:
         self._ways.clear()
@@ -186,15 +185,15 @@ class Bench:
 
     def _way(self, column: BenchColumn, temperature: float, steps: Steps) -> Chooser:
         """The chooser of this column, which keeps its state from prompt to prompt."""
-        if column.method.choose is None:
-            return Fixed(configuration(column.method, column.gamma, column.draft))
         at_this = {name: times for (name, at), times in steps.items() if at == temperature}
-        fastest = most_tokens_per_second(self._suite, column.method, column.draft, at_this)
+        if column.method.choose is None:
+            timed = at_this.get(column.method.name)
+            return Fixed(configuration(column.method, column.gamma, column.draft, timed))
         generator = self._arms[column, temperature] = torch.Generator()  # drawn on the host
         random_source = GeneratorSource(generator)
-        return chooser(self._suite, column.method, random_source, fastest, column.draft)
+        return chooser(self._suite, column.method, random_source, at_this, column.draft)
 
-    def _steps(self) -> Steps:
+    def _steps(self, methods: Sequence[MethodConfig]) -> Steps:
         texts = [prompt.tokens for prompt in self._prompts]
         middle = middle_prompt(texts, self._drafts.values(), max_slots(self._suite))
         prompt = torch.tensor(middle, device=self._device)
@@ -213,7 +212,7 @@ class Bench:
                     derive_seed(self._suite.seed, "timing of bench", method.name, temperature)
                 ),
             )
-            for method in self._suite.methods
+            for method in methods
             if method.choose is None and method.parallel is None
             for temperature in self._suite.temperatures
         }

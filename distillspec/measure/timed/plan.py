@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ROWS_FORMAT = 3  # 3: step times of whole blocks, for every stop rule and lookup
+_ROWS_FORMAT = 4  # 4: step times of whole rounds of the engine, by gamma
 
 Steps = dict[tuple[str, float], StepTimes]
 """By method and temperature."""

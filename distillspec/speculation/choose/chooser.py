@@ -20,6 +20,7 @@ class RoundOutcome:
         fresh: Tokens of this round that joined the text.
         keep_probabilities: For each draft model that the chooser watches, one probability per fresh
             token: that verification had kept this token if the model had drafted it.
+        drafted: Tokens of the longest drafted sequence.
     """
 
     tokens: int
@@ -27,6 +28,7 @@ class RoundOutcome:
     text: Sequence[int] = ()
     fresh: int = 0
     keep_probabilities: Mapping[str | None, Sequence[float]] = field(default_factory=dict)
+    drafted: int = 0
 
 
 class Chooser(Protocol):
@@ -93,7 +95,7 @@ class Reward:
             return tokens / rounds
         return min(1.0, tokens / seconds / self.most_tokens_per_second)
 
-    def loss(self, tokens: int, seconds: float) -> float:
+    def loss(self, tokens: float, seconds: float) -> float:
         """Loss of one round, in [0, 1]; 0 is the highest possible reward."""
         if self.most_tokens_per_second is None:
             return (self.most_tokens + 1 - tokens) / self.most_tokens

@@ -16,6 +16,7 @@ from distillspec.speculation.decoding.observers import (
     ChooserFeedback,
     DecodedRound,
     Observers,
+    RoundObserver,
     StopRuleFeedback,
 )
 from distillspec.speculation.draft.proposal import DraftContext, Proposal
@@ -46,6 +47,7 @@ class SpeculativeDecoder:
         random_source: RandomSource,
         *,
         audited: bool = False,
+        observers: Sequence[RoundObserver] = (),
     ) -> None:
         """Make a decoder.
 
@@ -56,6 +58,7 @@ class SpeculativeDecoder:
             policy: What makes a distribution of logits, for target and drafts.
             random_source: The source of every random choice.
             audited: Whether records hold a `RoundAudit`. It costs time, which the times include.
+            observers: Further ones, which come after those of stop rules and choosers.
         """
         self._target = target
         self._drafts: dict[str | None, Runner] = (
@@ -67,11 +70,11 @@ class SpeculativeDecoder:
         self._policy = self._draft_policy = policy
         self._random_source = random_source
         feedback = StopRuleFeedback(), ChooserFeedback(self._chooser, self._drafts, policy)
-        self._observer = Observers(*feedback)
+        self._observer = Observers(*feedback, *observers)
         if audited:
             audit = Audit(policy)
             self._draft_policy = audit.policy
-            self._observer = Observers(*feedback, audit)
+            self._observer = Observers(*feedback, *observers, audit)
 
     def decode(
         self, prompt: Tensor, *, max_new_tokens: int, eos_token_ids: frozenset[int] = NO_TOKENS
@@ -80,7 +83,7 @@ class SpeculativeDecoder:
         started = time.perf_counter()
         prefill(prompt, max_new_tokens, self._target, *self._drafts.values())
         ready = time.perf_counter()
-        rounds = list(self._rounds(prompt, max_new_tokens, eos_token_ids))
+        rounds = list(self.rounds_after(prompt, max_new_tokens, eos_token_ids))
         self._target.synchronize()
         done = time.perf_counter()
         return Generation.of_rounds(
@@ -92,16 +95,17 @@ class SpeculativeDecoder:
     ) -> Iterator[Round]:
         """`decode` as a stream: the tokens of each round, as soon as they are known."""
         prefill(prompt, max_new_tokens, self._target, *self._drafts.values())
-        yield from self._rounds(prompt, max_new_tokens, eos_token_ids)
+        yield from self.rounds_after(prompt, max_new_tokens, eos_token_ids)
 
-    def _rounds(
-        self, prompt: Tensor, max_new_tokens: int, eos_token_ids: frozenset[int]
+    def rounds_after(
+        self, prompt: Tensor, max_new_tokens: int, eos_token_ids: frozenset[int] = NO_TOKENS
     ) -> Iterator[Round]:
-        """Yield round after round until the text ends.
+        """Yield round after round until the text ends, with a prompt that the models have read.
 
-        Between rounds the target's cache lacks the last committed token, the draft's one or two. So
-        each model reads each committed token once, at the head of a later block. A draft that other
-        drafts replace for some rounds reads what it missed at the head of its next block.
+        Before and between rounds the target's cache lacks the last committed token, the draft's one
+        or two. So each model reads each committed token once, at the head of a later block. A draft
+        that other drafts replace for some rounds reads what it missed at the head of its next
+        block.
         """
         self._chooser.begin()
         text = prompt.tolist()

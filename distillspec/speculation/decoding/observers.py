@@ -142,6 +142,7 @@ class ChooserFeedback(RoundObserver):
             RoundOutcome(
                 tokens=len(decoded.result.tokens),
                 seconds=time.perf_counter() - self._began,
+                drafted=decoded.proposal.length,
                 text=decoded.text,
                 fresh=decoded.emitted,
                 keep_probabilities=watched.keep_probabilities,

@@ -95,8 +95,9 @@ class ChainDraft:
         distributions: list[Tensor] = []
         tokens: list[Tensor] = []
         read = _reader(runner, policy, stop)
-        # 1. Read the unread committed tokens. The rule is not asked before the first draw.
-        logits, _ = read(context.pending().unsqueeze(0))
+        # 1. Read the unread committed tokens. The first token is drawn in any case.
+        logits, entropy = read(context.pending().unsqueeze(0))
+        stop.begins(logits, policy, entropy)
         steps = 1
         while True:
             # 2. Draw a token, and keep the q that verification will use.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -17,7 +16,13 @@ class StopRule:
     submitted to verification, else the output is biased.
     """
 
-    reads_entropy: ClassVar[bool] = False  # callers that know the entropy then pass it to `stops`
+    reads_entropy: bool = False  # callers that know the entropy then pass it to `stops`
+
+    def begins(self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None) -> None:
+        """See the draft's logits [V] for a chain's first token, which is always drawn.
+
+        Args: As of `stops`.
+        """
 
     def stops(self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None) -> bool:
         """Whether to stop before a further token is drawn.

@@ -13,11 +13,11 @@ from distillspec.measure.exact.target_texts import drawn_texts
 from distillspec.measure.summary.build import sum_up
 from distillspec.measure.timed.plan import Prepared
 from distillspec.measure.timed.rows import CellRow, RowLog
-from distillspec.methods.step_times import StepTimes
 from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
 from distillspec.speculation.limits import up_to_end
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.methods.chain_times import chain_times
 
 if TYPE_CHECKING:
     from tests.measured import Measured, Setting
@@ -47,9 +47,7 @@ def test_alpha_is_read_on_texts_of_the_target_up_to_their_end(
 
 def test_there_can_be_more_texts_than_decoded_prompts(setting: Setting, measured: Measured) -> None:
     suite, rows = measured.suite, RowLog(measured.folder / ROWS, rows_per_block=8).rows
-    steps = StepTimes(
-        0.0, 0.01, {1: 0.01, 3: 0.01}, {1: 1, 3: 3}, dict.fromkeys(setting.drafts, 0.001), 30, 0.0
-    )
+    steps = chain_times(0.0, 0.01, {1: 0.01, 3: 0.01}, dict.fromkeys(setting.drafts, 0.001))
     summary = sum_up(
         suite,
         rows,
@@ -115,9 +113,7 @@ def test_the_environment_names_models_runners_and_machine(measured: Measured) ->
 def test_falling_back_to_eager_is_a_finding(
     setting: Setting, tiny_suite: Suite, measured: Measured
 ) -> None:
-    steps = StepTimes(
-        0.0, 0.01, {1: 0.01, 3: 0.01}, {1: 1, 3: 3}, dict.fromkeys(setting.drafts, 0.001), 30, 0.0
-    )
+    steps = chain_times(0.0, 0.01, {1: 0.01, 3: 0.01}, dict.fromkeys(setting.drafts, 0.001))
     prepared = Prepared(
         {(MethodConfig().name, t): steps for t in tiny_suite.temperatures},
         {"target": "BatchedTreeRunner", "distilled": "CausalRunner", "control": "CompiledRunner"},
@@ -164,9 +160,7 @@ def test_an_interruption_that_made_methods_forget_is_a_finding(
         }
     )
     rows = RowLog(measured.folder / ROWS, rows_per_block=8).rows
-    steps = StepTimes(
-        0.0, 0.01, {1: 0.01, 3: 0.01}, {1: 1, 3: 3}, dict.fromkeys(setting.drafts, 0.001), 30, 0.0
-    )
+    steps = chain_times(0.0, 0.01, {1: 0.01, 3: 0.01}, dict.fromkeys(setting.drafts, 0.001))
     prepared = Prepared({(MethodConfig().name, t): steps for t in tiny_suite.temperatures}, {})
 
     def notes(rows: list[CellRow]) -> list[str]:

@@ -9,10 +9,10 @@ import pytest
 
 from distillspec.measure.summary.recommending import recommendations, recommended
 from distillspec.measure.summary.tally import Tally
-from distillspec.methods.step_times import StepTimes
 from tests.measure.two_prompts import (
     CONFIDENCE,
     FACTS,
+    STEP_SECONDS,
     STEPS,
     a_row,
     copied,
@@ -20,11 +20,12 @@ from tests.measure.two_prompts import (
     counts,
     rows,
 )
+from tests.methods.chain_times import chain_times
 
 
 def test_the_recommendation_is_the_fastest_gamma_in_words() -> None:
     slow = [a_row(i, "distilled", 30.0, counts(5, (4, 2)), gamma=4) for i in (0, 1)]
-    steps = StepTimes(1.0, 0.01, {2: 0.012, 4: 0.014}, {2: 2, 4: 4}, STEPS.draft_seconds, 30, 0.1)
+    steps = chain_times(1.0, 0.01, {2: 0.012, 4: 0.014}, STEP_SECONDS)
     tally = Tally(
         copied([*rows(), *slow]),
         {("standard", 1.0): steps},
@@ -43,7 +44,7 @@ def test_the_recommendation_is_the_fastest_gamma_in_words() -> None:
 def test_a_gamma_that_may_be_as_fast_is_named_and_the_winner_is_not_its_own_rival() -> None:
     like = [row for row in rows() if row.draft == "distilled"]
     other = [replace(row, gamma=4, seconds=(0.8, 1.3)[row.prompt] * row.seconds) for row in like]
-    steps = StepTimes(1.0, 0.01, {2: 0.012, 4: 0.014}, {2: 2, 4: 4}, STEPS.draft_seconds, 30, 0.1)
+    steps = chain_times(1.0, 0.01, {2: 0.012, 4: 0.014}, STEP_SECONDS)
     tally = Tally(
         copied([*rows(), *other]),
         {("standard", 1.0): steps},
@@ -101,7 +102,7 @@ def test_what_a_report_states_is_the_fastest_gamma_of_the_standard_method() -> N
     mine = [row for row in rows() if row.draft == "distilled"]
     slow = [replace(row, gamma=4, seconds=3 * row.seconds) for row in mine]
     other = [replace(row, method="adaedl", seconds=0.5 * row.seconds) for row in mine]
-    steps = StepTimes(1.0, 0.01, {2: 0.012, 4: 0.014}, {2: 2, 4: 4}, STEPS.draft_seconds, 30, 0.1)
+    steps = chain_times(1.0, 0.01, {2: 0.012, 4: 0.014}, STEP_SECONDS)
     by_method = {("standard", 1.0): steps, ("adaedl", 1.0): steps}
     facts = {1.0: copied_facts()}
     tally = Tally(copied([*rows(), *slow, *other]), by_method, facts, CONFIDENCE, frozenset())

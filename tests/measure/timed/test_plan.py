@@ -9,19 +9,15 @@ import pytest
 
 from distillspec.errors import DistillSpecError
 from distillspec.measure.timed.plan import Prepared, check, plan_of, read_plan, write_plan
-from distillspec.methods.step_times import StepTimes
 from distillspec.recipe.suite import Suite
 from distillspec.runtime import provenance
+from tests.methods.chain_times import chain_times
 
 if TYPE_CHECKING:
     from tests.measured import Setting
 
 PREPARED = Prepared(
-    {
-        ("standard", 0.5): StepTimes(
-            0.5, 0.004, {2: 0.005, 4: 0.006}, {2: 2, 4: 4}, {"distilled": 0.001}, 30, 0.1
-        )
-    },
+    {("standard", 0.5): chain_times(0.5, 0.004, {2: 0.005, 4: 0.006}, {"distilled": 0.001})},
     {"target": "CausalRunner"},
 )
 

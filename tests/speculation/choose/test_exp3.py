@@ -8,8 +8,10 @@ import torch
 
 from distillspec.speculation.choose.chooser import Reward, RoundOutcome
 from distillspec.speculation.choose.exp3 import EXP3
+from distillspec.speculation.choose.forecast import Prior
 from distillspec.speculation.choose.ucb import UCB
 from distillspec.speculation.random_source import GeneratorSource
+from distillspec.speculation.round_times import RoundTimes
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.speculation.branches import (
     Branches,
@@ -121,3 +123,47 @@ def test_exploring_does_not_change_the_distribution_of_the_output() -> None:
 
     expected = autoregressive_distribution(pair.target, policy, PROMPT, 3)
     assert total_variation(distribution_of(decode), expected) < 1e-9
+
+
+# --- with a prior --------------------------------------------------------------------------------
+
+
+def informed(count: int, times: RoundTimes, seed: int = 0) -> EXP3:
+    reward = Reward(count, most_tokens_per_second=4.0)
+    random_source = GeneratorSource(torch.Generator().manual_seed(seed))
+    prior = Prior(1000.0, [times] * count, 1.0)
+    return EXP3(arms(count), reward, random_source, prior=prior)
+
+
+def test_a_prior_favours_the_arm_that_the_cost_model_expects_to_be_fastest() -> None:
+    cheap = RoundTimes.of_chains(0.01, {1: 1.0, 4: 1.05})
+    dear = RoundTimes.of_chains(0.9, {1: 1.0, 4: 1.05})
+    for times, best in ((cheap, 3), (dear, 0)):
+        probabilities = informed(4, times).probabilities()
+        assert sum(probabilities) == pytest.approx(1.0)
+        assert min(probabilities) >= 0.05 / 4
+        assert max(probabilities) == probabilities[best] > 0.9
+
+
+def test_a_wrong_prior_is_overcome() -> None:
+    """The cost model takes drafts to be free; in truth a drafted token takes a target's step."""
+    chooser = informed(4, RoundTimes.of_chains(0.01, {1: 1.0, 4: 1.05}))
+    played = [0] * 4
+    for turn in range(6000):
+        gamma = chooser.choose().gamma
+        chooser.learn(RoundOutcome(1 + min(gamma, turn % 3), 1.0 + gamma, drafted=gamma))
+        played[gamma - 1] += turn >= 5000
+    assert max(played) == played[0]
+
+
+def test_a_prior_goes_on_from_the_state_and_an_older_state_starts_without_statistics() -> None:
+    times = RoundTimes.of_chains(0.2, {1: 1.0, 4: 1.05})
+    chooser, restored, fresh = (informed(3, times) for _ in range(3))
+    for _ in range(20):
+        gamma = chooser.choose().gamma
+        chooser.learn(RoundOutcome(2, 1.5, drafted=gamma))
+    restored.restore(chooser.state(), where="here")
+    assert restored.probabilities() == pytest.approx(chooser.probabilities())
+    older = {key: chooser.state()[key] for key in ("kind", "arms")}
+    fresh.restore(older, where="here")
+    assert fresh.probabilities() == informed(3, times).probabilities()

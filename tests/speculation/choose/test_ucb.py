@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from distillspec.errors import DistillSpecError
 from distillspec.speculation.choose.chooser import Reward, RoundOutcome
+from distillspec.speculation.choose.forecast import Prior
 from distillspec.speculation.choose.ucb import UCB
+from distillspec.speculation.round_times import RoundTimes
 from tests.speculation.choose.simulated import (
     MOST,
     arms,
@@ -36,7 +39,7 @@ def test_the_index_by_hand() -> None:
         chooser.learn(RoundOutcome(tokens, 1.0))
     inside = 2 * 4.0 * math.sqrt(2.0) / 0.1
     bonus = math.sqrt(2.0 * (1.0 + 2.0 * math.log(inside)))
-    assert chooser._index(0) == pytest.approx(3.0 + 0.5 * MOST / 2 * bonus)
+    assert chooser._index(chooser._seen[0], 2.0) == pytest.approx(3.0 + 0.5 * MOST / 2 * bonus)
 
 
 def test_the_index_of_an_arm_with_several_rounds_by_hand() -> None:
@@ -47,7 +50,9 @@ def test_the_index_of_an_arm_with_several_rounds_by_hand() -> None:
     for arm, n in ((0, 3.0), (1, 2.0)):
         inside = 2 * 25.0 * math.sqrt(1.0 + n) / 0.1
         bonus = math.sqrt((1.0 + n) / n**2 * (1.0 + 2.0 * math.log(inside)))
-        assert chooser._index(arm) == pytest.approx(means[arm] + 0.5 * MOST / 2 * bonus)
+        assert chooser._index(chooser._seen[arm], 5.0) == pytest.approx(
+            means[arm] + 0.5 * MOST / 2 * bonus
+        )
 
 
 def test_each_arm_has_a_bonus_of_its_own() -> None:
@@ -124,3 +129,59 @@ def test_statistics_are_kept_and_given_back() -> None:
     again.restore(chooser.state(), where="here")
     assert again._seen == chooser._seen
     assert again.choose().gamma == chooser.choose().gamma
+
+
+# --- with a prior --------------------------------------------------------------------------------
+
+
+def informed(times: RoundTimes, rounds: float = 1000.0, **how: Any) -> UCB:
+    reward = Reward(4, most_tokens_per_second=4.0)
+    return UCB(arms(4), reward, prior=Prior(rounds, [times] * 4, 1.0), **how)
+
+
+def played(chooser: UCB, seconds_a_token: float, rounds: int) -> list[int]:
+    """How often each gamma was chosen; of three drafted tokens in turn 0, 1 and 2 are kept."""
+    counts = [0] * 4
+    for turn in range(rounds):
+        gamma = chooser.choose().gamma
+        counts[gamma - 1] += 1
+        tokens = 1 + min(gamma, turn % 3)
+        chooser.learn(RoundOutcome(tokens, 1.0 + seconds_a_token * gamma, drafted=gamma))
+    return counts
+
+
+def test_no_arm_has_to_be_tried_where_the_cost_model_is_right() -> None:
+    cheap = RoundTimes.of_chains(0.01, {1: 1.0, 4: 1.0})
+    assert played(informed(cheap), 0.01, 200)[0] == 0
+    dear = RoundTimes.of_chains(1.0, {1: 1.0, 4: 1.0})
+    assert played(informed(dear), 1.0, 200)[1:] == [0, 0, 0]
+
+
+def test_a_wrong_prior_is_overcome() -> None:
+    cheap = RoundTimes.of_chains(0.01, {1: 1.0, 4: 1.0})
+    chooser = informed(cheap)
+    played(chooser, 1.0, 4000)
+    counts = played(chooser, 1.0, 1000)
+    assert max(counts) == counts[0]
+
+
+def test_the_prior_counts_as_its_rounds() -> None:
+    """Two arms, their pseudo-observations by hand; alpha starts at 0.7."""
+    times = RoundTimes.of_chains(0.1, {1: 1.1, 2: 1.2})
+    reward = Reward(2, most_tokens_per_second=4.0)
+    chooser = UCB(arms(2), reward, prior=Prior(10.0, [times] * 2, 2.0), scale=1e-9)
+    assert chooser.choose().gamma == 2  # 2.19 tokens in 2.8 s, and not 1.7 in 2.4 s
+    chooser.learn(RoundOutcome(1, 10.0, drafted=2))  # its first token is rejected, and it took long
+    assert chooser.choose().gamma == 1
+
+
+def test_a_prior_goes_on_from_the_state_and_takes_an_older_state_too() -> None:
+    times = RoundTimes.of_chains(0.2, {1: 1.0, 4: 1.05})
+    chooser, restored, older = (informed(times) for _ in range(3))
+    played(chooser, 0.3, 50)
+    restored.restore(chooser.state(), where="here")
+    assert restored.state() == chooser.state()
+    older.restore({key: chooser.state()[key] for key in ("kind", "arms")}, where="here")
+    assert older.state()["arms"] == chooser.state()["arms"]
+    with pytest.raises(DistillSpecError, match="no acceptance of these drafts"):
+        informed(times).restore(chooser.state() | {"forecast": {}}, where="here")

@@ -15,6 +15,7 @@ from distillspec.speculation.decoding.engine import (
     Configuration,
     SpeculativeDecoder,
 )
+from distillspec.speculation.decoding.observers import DecodedRound, RoundObserver
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.entropy import AdaEDL
 from distillspec.speculation.draft.lookup import LookupDraft
@@ -22,7 +23,7 @@ from distillspec.speculation.draft.nothing import NoDraft
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength, StopRule
 from distillspec.speculation.random_source import GeneratorSource, RandomSource
-from distillspec.speculation.records import TokenStatus
+from distillspec.speculation.records import RoundRecord, TokenStatus
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.kseq import verify_kseq
@@ -826,3 +827,29 @@ def test_logits_that_give_no_distribution_end_in_an_error_that_names_the_model(
     for decoder in decoders:
         with pytest.raises(DistillSpecError, match=f"the logits of the {fault} are NaN or inf"):
             decoder.decode(torch.tensor([0, 1, 0, 1]), max_new_tokens=6)
+
+
+def test_a_prompt_that_the_models_have_read_is_continued_as_if_they_read_it_first() -> None:
+    pair = random_pair(5)
+
+    class Seen(RoundObserver):
+        def __init__(self) -> None:
+            self.drafted_tokens: list[int] = []
+
+        def committed(self, decoded: DecodedRound, record: RoundRecord) -> RoundRecord:
+            self.drafted_tokens.append(decoded.proposal.drafted)
+            return record
+
+    def decoder(seen: Seen) -> SpeculativeDecoder:
+        models = pair.target, pair.draft
+        return SpeculativeDecoder(
+            *models, standard(2), SamplingPolicy(), seeded(), observers=[seen]
+        )
+
+    prompt, first, second = torch.tensor(PROMPT), Seen(), Seen()
+    rounds = list(decoder(first).rounds(prompt, max_new_tokens=9))
+    for model in pair:
+        model.reset()
+        model.feed(prompt[:-1].unsqueeze(0))
+    assert list(decoder(second).rounds_after(prompt, 9)) == rounds
+    assert first.drafted_tokens == second.drafted_tokens == [r.record.drafted for r in rounds]

@@ -128,4 +128,5 @@ def test_a_chooser_learns_all_tokens_of_a_round_even_those_that_were_cut_off() -
     assert observer.committed(decoded, decoded.record()) == decoded.record()
     (outcome,) = chooser.outcomes
     assert (outcome.tokens, outcome.fresh, outcome.text) == (3, 2, decoded.text)
+    assert outcome.drafted == decoded.proposal.length
     assert outcome.seconds > 0.0

@@ -53,6 +53,25 @@ def test_without_room_nothing_is_drafted_and_nothing_is_fed() -> None:
     assert runner.length == 0
 
 
+def test_a_stop_rule_sees_the_logits_of_the_first_token_and_draws_it_in_any_case() -> None:
+    seen: list[Tensor] = []
+
+    class AtOnce(StopRule):
+        def begins(
+            self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None
+        ) -> None:
+            seen.append(logits)
+
+        def stops_after(self, logits: Tensor, token: Tensor, policy: SamplingPolicy) -> bool:
+            assert logits is seen[0]
+            return True
+
+    runner = BigramRunner(TABLE)
+    proposal = ChainDraft().propose(context_of(runner, [1], Branches(), stop=AtOnce()), 5)
+    assert (len(proposal.tokens), proposal.steps, len(seen)) == (1, 1, 1)
+    assert torch.equal(seen[0], TABLE[1])
+
+
 def test_a_stop_rule_ends_the_draft_after_the_forward_it_looked_at() -> None:
     class AfterTwoLooks(StopRule):
         looks = 0
