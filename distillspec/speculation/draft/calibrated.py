@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -110,7 +111,9 @@ class CalibratedAdaEDL(StopRule):
 
     def _see(self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None) -> None:
         guess = guessed_acceptance(logits, policy, entropy)
-        number = min(_BINS - 1, max(0, int((1.0 - guess) * 10.0)))
+        # NaN counts as unsure: verification names the model whose logits are no distribution.
+        unsure = 2.0 if math.isnan(guess) else 1.0 - guess
+        number = min(_BINS - 1, max(0, int(unsure * 10.0)))
         self._seen.append(number)
         self._chance *= self._kept[number] / self._reached[number]
 
