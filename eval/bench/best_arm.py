@@ -16,7 +16,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pair
 import torch
@@ -55,8 +55,8 @@ class Decoded(NamedTuple):
 
 def suite_of(gammas: Sequence[int], arms: Sequence[str]) -> Suite:
     most = [max(gammas)]
-    adaedl: dict[str, object] = {"kind": "adaedl"}
-    methods = [
+    adaedl: dict[str, Any] = {"kind": "adaedl"}
+    methods: list[dict[str, Any]] = [
         {"name": FIXED, "gammas": list(gammas)},
         {"name": "adaedl", "stop": adaedl, "gammas": most},
         {"name": "adaedl-0.5", "stop": {**adaedl, "wanted_rate": 0.5}, "gammas": most},
