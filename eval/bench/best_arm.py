@@ -55,11 +55,10 @@ class Decoded(NamedTuple):
 
 def suite_of(gammas: Sequence[int], arms: Sequence[str]) -> Suite:
     most = [max(gammas)]
-    adaedl: dict[str, object] = {"kind": "adaedl"}
     methods = [
         {"name": FIXED, "gammas": list(gammas)},
-        {"name": "adaedl", "stop": adaedl, "gammas": most},
-        {"name": "adaedl-0.5", "stop": {**adaedl, "wanted_rate": 0.5}, "gammas": most},
+        {"name": "adaedl", "stop": {"kind": "adaedl"}, "gammas": most},
+        {"name": "adaedl-0.5", "stop": {"kind": "adaedl", "wanted_rate": 0.5}, "gammas": most},
         *(
             {"name": f"{name}{end}", "choose": {"kind": kind, "arms": list(arms), **more}}
             for name, kind in (("ucbspec", "ucb"), ("exp3spec", "exp3"))
