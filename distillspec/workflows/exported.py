@@ -10,10 +10,11 @@ from __future__ import annotations
 import fnmatch
 
 from distillspec.assembly.identity import ExportIdentity, file_digest, read_export, write_export
-from distillspec.recipe.written_files import MODEL_FILES
+from distillspec.recipe.written_files import LICENCE, MODEL_FILES, NOTICE
 from distillspec.workflows.run_folder import BEST, RunFolder
 
-_REWRITTEN = ("README.md", "generation_config.json")  # by each evaluation, and by users
+# By each evaluation, or by users.
+_REWRITTEN = ("README.md", "generation_config.json", LICENCE, NOTICE)
 
 
 def note_export(folder: RunFolder) -> None:

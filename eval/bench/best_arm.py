@@ -55,11 +55,10 @@ class Decoded(NamedTuple):
 
 def suite_of(gammas: Sequence[int], arms: Sequence[str]) -> Suite:
     most = [max(gammas)]
-    adaedl: dict[str, Any] = {"kind": "adaedl"}
     methods: list[dict[str, Any]] = [
         {"name": FIXED, "gammas": list(gammas)},
-        {"name": "adaedl", "stop": adaedl, "gammas": most},
-        {"name": "adaedl-0.5", "stop": {**adaedl, "wanted_rate": 0.5}, "gammas": most},
+        {"name": "adaedl", "stop": {"kind": "adaedl"}, "gammas": most},
+        {"name": "adaedl-0.5", "stop": {"kind": "adaedl", "wanted_rate": 0.5}, "gammas": most},
         *(
             {"name": f"{name}{end}", "choose": {"kind": kind, "arms": list(arms), **more}}
             for name, kind in (("ucbspec", "ucb"), ("exp3spec", "exp3"))
@@ -147,8 +146,11 @@ class Contest:
         return Decoded(generation.decode_seconds, generation)
 
     def _random_source(self, *purpose: str) -> GeneratorSource:
-        seed = derive_seed(self._arguments.seed, *purpose, self._policy.temperature)
-        return GeneratorSource(torch.Generator().manual_seed(seed))
+        return GeneratorSource(
+            torch.Generator().manual_seed(
+                derive_seed(self._arguments.seed, *purpose, self._policy.temperature)
+            )
+        )
 
 
 def priced(generation: Generation, times: RoundTimes) -> float:

@@ -80,13 +80,16 @@ def write(
 ) -> list[Written]:
     """A text of the target after each prompt, read by both models."""
     policy = SamplingPolicy(temperature)
-    seed = derive_seed(arguments.seed, "texts of a walk", temperature)
     responses = generate(
         bench.target,
         bench.prompts,
         max_new_tokens=arguments.new_tokens,
         policy=policy,
-        random_source=GeneratorSource(torch.Generator().manual_seed(seed)),
+        random_source=GeneratorSource(
+            torch.Generator().manual_seed(
+                derive_seed(arguments.seed, "texts of a walk", temperature)
+            )
+        ),
         eos_token_ids=frozenset(),
         pad_token=0,
         vocab_size=bench.vocab_size,
@@ -157,8 +160,7 @@ def contenders(times: RoundTimes, seed: int) -> dict[str, Chooser]:
         return [arm_of(gamma, FixedLength()) for gamma in GAMMAS]
 
     def source() -> GeneratorSource:
-        seed_of_arms = derive_seed(seed, "arms of a walk")
-        return GeneratorSource(torch.Generator().manual_seed(seed_of_arms))
+        return GeneratorSource(torch.Generator().manual_seed(derive_seed(seed, "arms of a walk")))
 
     prior = Prior(_PRIOR_ROUNDS, [times] * len(GAMMAS), 1.0)
     return {

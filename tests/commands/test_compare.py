@@ -18,7 +18,7 @@ def comparison(place: Path) -> None:
 def test_a_dry_run_tells_the_variants_and_their_cost(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "mine.yaml", "seeds=[0, 1, 2]", "--dry-run"]) == 0
     reported = capsys.readouterr().out
-    assert "tvd: 50% target, 50% draft" in reported
+    assert "tvd: 100% target" in reported
     assert "6 runs, 6 minutes of training at most" in reported
 
 
