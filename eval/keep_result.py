@@ -20,9 +20,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-import yaml  # noqa: E402
-
 from distillspec.errors import DistillSpecError  # noqa: E402
+from distillspec.recipe import yaml_text  # noqa: E402
 from distillspec.runtime import atomic, provenance  # noqa: E402
 from distillspec.runtime.plain_files import BoundedText, read_json  # noqa: E402
 
@@ -79,7 +78,7 @@ def _of_run(folder: Path) -> dict[str, Any]:
     if not recipe.is_file() or not log.is_file():
         return {}
     return {
-        "recipe": yaml.safe_load(recipe.read_text(encoding="utf-8")),
+        "recipe": yaml_text.parse(recipe.read_text(encoding="utf-8"), where=str(recipe)),
         "run_commands": [list(start.command) for start in provenance.read(log)],
     }
 

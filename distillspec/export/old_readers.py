@@ -44,10 +44,10 @@ def add_old_keys(folder: Path) -> str | None:
     config = _read(folder / "config.json")
     old, is_readable = old_config(config, has_head=_SCALES in config and _has_head(folder))
     atomic.write_json(folder / "config.json", old)
-    path = folder / "tokenizer_config.json"
-    if path.exists():
-        has_fast_form = (folder / "tokenizer.json").exists()
-        atomic.write_json(path, old_tokenizer_config(_read(path)) if has_fast_form else _read(path))
+    path, fast_form = folder / "tokenizer_config.json", folder / "tokenizer.json"
+    if path.exists() and fast_form.exists():
+        adds = adds_special_tokens(_read(fast_form))
+        atomic.write_json(path, old_tokenizer_config(_read(path), adds_special_tokens=adds))
     return None if is_readable else _UNREADABLE
 
 
@@ -171,10 +171,14 @@ def _of_layers(kind: str, rope: Config) -> Config | None:
     return keys if is_olmo or keys == local else None
 
 
-def old_tokenizer_config(config: Config) -> Config:
+def old_tokenizer_config(config: Config, *, adds_special_tokens: bool) -> Config:
     """tokenizer_config.json for both versions, of a tokenizer with a complete tokenizer.json.
 
     In both versions, the class that it names reads tokenizer.json unchanged.
+
+    Args:
+        config: tokenizer_config.json of transformers 5.
+        adds_special_tokens: Whether the tokenizer adds special tokens to a text.
     """
     merged = {**config, "tokenizer_class": _OLD_CLASS}
     extra = merged.get("extra_special_tokens")
@@ -182,7 +186,22 @@ def old_tokenizer_config(config: Config) -> Config:
         merged["additional_special_tokens"] = merged.pop("extra_special_tokens")
     # Without this key, 4.57 returns token_type_ids, which generate refuses.
     merged.setdefault("model_input_names", ["input_ids", "attention_mask"])
+    if not adds_special_tokens:
+        # Without this key, llama.cpp puts the token before each prompt of some pre-tokenizers.
+        merged.setdefault("add_bos_token", False)
     return merged
+
+
+def adds_special_tokens(tokenizer: Config) -> bool:
+    """Whether the tokenizer of this tokenizer.json adds special tokens to a text."""
+    processor = tokenizer.get("post_processor") or {"type": "Sequence", "processors": []}
+    processors = processor["processors"] if processor["type"] == "Sequence" else [processor]
+    # A template names the tokens that it adds. BERT's and RoBERTa's processors always add some.
+    return any(
+        part["type"] != "ByteLevel"
+        and not (part["type"] == "TemplateProcessing" and not part["special_tokens"])
+        for part in processors
+    )
 
 
 def _has_head(folder: Path) -> bool:

@@ -21,11 +21,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pair
+import result_file
 import torch
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure.stats.intervals import Sums, relative
+from distillspec.measure.stats.intervals import Interval, Sums, relative
 from distillspec.models.sampling.generate import generate
 from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.choose.chooser import Chooser, Reward, RoundOutcome
@@ -174,18 +175,27 @@ def contenders(times: RoundTimes, seed: int) -> dict[str, Chooser]:
     }
 
 
-def print_table(texts: Sequence[Written], c: float, v: float, seed: int) -> None:
+def table_of(texts: Sequence[Written], c: float, v: float, seed: int) -> list[result_file.Row]:
+    """The speed of each contender as a share of the best fixed gamma's."""
     times = times_of(c, v)
     fixed = {
         gamma: walk(texts, Fixed(arm_of(gamma, FixedLength())), times, seed)
         for gamma in range(1, _MOST + 1)
     }
     best = max(fixed, key=lambda gamma: fixed[gamma].ratio())
-    speeds = " ".join(f"{gamma}:{sums.ratio():.3f}" for gamma, sums in fixed.items())
-    print(f"c = {c:g}, v = {v:g}; speed-up by gamma {speeds}; the best is {best}")
+    rows: list[result_file.Row] = []
     for name, way in contenders(times, seed).items():
         more = relative(walk(texts, way, times, seed), fixed[best], pair.CONFIDENCE)
-        print(f"  {name:20}{1 + more.value:7.1%} [{1 + more.low:6.1%}, {1 + more.high:6.1%}] of it")
+        share = Interval(*(1.0 + bound for bound in more))
+        rows.append(
+            {
+                "contender": name,
+                "of the best fixed gamma, %": result_file.percent(share),
+                "best fixed gamma": best,
+                "its speed-up": fixed[best].ratio(),
+            }
+        )
+    return rows
 
 
 def main() -> None:
@@ -196,18 +206,21 @@ def main() -> None:
     parser.add_argument(
         "--costs", nargs="+", default=["0.1,1.15", "0.19,1.25", "0.3,1.5"], help="c,v of each table"
     )
+    result_file.add_argument(parser)
     arguments = parser.parse_args()
     bench = pair.load(arguments)
     print(f"{len(bench.prompts)} prompts, {arguments.new_tokens} tokens after each")
+    tables: dict[str, list[result_file.Row]] = {}
     for temperature in arguments.temperatures:
         texts = write(bench, temperature, arguments)
         tokens = sum(len(text.kept) for text in texts)
-        alpha = sum(sum(text.kept) for text in texts) / tokens
-        print(f"\ntemperature {temperature:g}; {tokens} tokens, of which {alpha:.1%} are kept")
+        kept = sum(sum(text.kept) for text in texts) / tokens
         for costs in arguments.costs:
             c, v = (float(number) for number in costs.split(","))
-            print_table(texts, c, v, arguments.seed)
-            sys.stdout.flush()
+            title = f"T = {temperature:g}, {kept:.0%} of drafted tokens kept; c = {c:g}, v = {v:g}"
+            tables[title] = table_of(texts, c, v, arguments.seed)
+            print(f"\n{title}\n\n{result_file.markdown(tables[title])}", flush=True)
+    result_file.write("walk", arguments, tables, len(bench.prompts))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ def evaluation(folder: Path, summary: Summary) -> Path:
     """A run folder with one evaluation."""
     place = folder / "run" / "evaluation" / "quick"
     place.mkdir(parents=True)
-    (folder / "run" / "recipe.yaml").write_text("distill: {divergence: jsd}\n")
+    (folder / "run" / "recipe.yaml").write_text(
+        "distill: {divergence: jsd}\ndata: {template_date: 2026-01-01}\n"  # a date is text
+    )
     log = provenance.RunLog(folder / "run" / "run.json", provenance.gather(["python", "train"]))
     log.record(tokens=1)
     write_summary(summary, place / "summary.json")

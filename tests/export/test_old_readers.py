@@ -11,9 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
-from distillspec.export.old_readers import add_old_keys, old_config_keys, old_tokenizer_config
+from distillspec.export.old_readers import (
+    add_old_keys,
+    adds_special_tokens,
+    old_config_keys,
+    old_tokenizer_config,
+)
 from tests.seq2seq import tiny_t5
 
 SIZES = {
@@ -237,14 +243,53 @@ def test_transformers_5_reads_the_same_with_both_sets_of_keys(
 
 def test_a_tokenizer_names_the_class_that_both_versions_have(tiny_pair: Path) -> None:
     config = json.loads((tiny_pair / "target" / "tokenizer_config.json").read_text())
-    found = old_tokenizer_config({**config, "extra_special_tokens": ["<a>"]})
+    found = old_tokenizer_config(
+        {**config, "extra_special_tokens": ["<a>"]}, adds_special_tokens=True
+    )
     assert found["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert found["model_input_names"] == ["input_ids", "attention_mask"]
     assert found["additional_special_tokens"] == ["<a>"]
     assert "extra_special_tokens" not in found
-    assert old_tokenizer_config({"extra_special_tokens": {"image": "<i>"}})[
-        "extra_special_tokens"
-    ] == {"image": "<i>"}
+    image = {"extra_special_tokens": {"image": "<i>"}}
+    assert old_tokenizer_config(image, adds_special_tokens=True) == image | {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
+
+
+@pytest.mark.parametrize("prefix", ["", "<|endoftext|> "])
+def test_llama_cpp_is_kept_from_adding_a_token_that_the_tokenizer_does_not_add(
+    tiny_pair: Path, tmp_path: Path, prefix: str
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_pair / "target")
+    end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{prefix}$A", special_tokens=[("<|endoftext|>", end)] if prefix else []
+    )
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert add_old_keys(tmp_path) is None
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert config.get("add_bos_token") is (None if prefix else False)
+    after = AutoTokenizer.from_pretrained(tmp_path)
+    assert after("def f")["input_ids"] == tokenizer("def f")["input_ids"]
+    assert (after("def f")["input_ids"][0] == end) == bool(prefix)
+
+
+@pytest.mark.parametrize(
+    ("processor", "adds"),
+    [
+        (None, False),
+        ({"type": "ByteLevel"}, False),
+        ({"type": "RobertaProcessing"}, True),
+        ({"type": "Sequence", "processors": [{"type": "ByteLevel"}]}, False),
+        ({"type": "Sequence", "processors": [{"type": "BertProcessing"}]}, True),
+    ],
+)
+def test_a_post_processor_shows_whether_it_adds_tokens(
+    processor: dict[str, Any] | None, adds: bool
+) -> None:
+    assert adds_special_tokens({"post_processor": processor}) == adds
 
 
 def test_transformers_5_reads_the_same_tokenizer(tiny_pair: Path, tmp_path: Path) -> None:
