@@ -4,8 +4,8 @@
     python docs/generate.py --check    # writes nothing; exit code 1 if a page is stale
 
 The reference is made from the argument parsers and the schemas; `generated_pages.py` has the text
-around its tables. `results.py` makes docs/explanation/results.md from eval/results/. All other
-pages are written by hand.
+around its tables. `results.py` makes docs/explanation/results.md from eval/results/, and
+`main_job.py` the README's table. All other pages are written by hand.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from distillspec.recipe.loading import (  # noqa: E402
     json_schema,
     suite_json_schema,
 )
-from docs import results  # noqa: E402
+from docs import main_job, results  # noqa: E402
 from docs.generated_pages import CLI, COMPARISON, INCOMPATIBLE, RECIPE, SUITE  # noqa: E402
 from docs.kept import read_results  # noqa: E402
 
 DOCS = ROOT / "docs"
+README = "../README.md"
 NOTE = "<!-- Written by docs/generate.py: change the source, then run it again. -->\n"
 Schema = dict[str, Any]
 
@@ -269,7 +270,12 @@ def pages() -> dict[str, str]:
         f"reference/{page.name}": f"{NOTE}\n{page.head}\n{body}\n{page.foot}"
         for page, body in bodies.items()
     }
-    return {**reference, "explanation/results.md": f"{NOTE}\n{results.page(read_results())}"}
+    kept = read_results()
+    return {
+        **reference,
+        "explanation/results.md": f"{NOTE}\n{results.page(kept)}",
+        README: main_job.with_result((DOCS / README).read_text(encoding="utf-8"), kept),
+    }
 
 
 def stale() -> list[str]:
