@@ -33,14 +33,15 @@ def _block(kept: Kept) -> str:
     gammas = {one.temperature: one.gamma for one in tested}
     shown = [c for c in summary.of_shown_method() if gammas.get(c.temperature) == c.gamma]
     shown.sort(key=lambda cell: (cell.temperature, _ORDER.index(cell.draft)))
-    machine = words(kept.environment["machine"]["cpu"])
+    machine = kept.environment["machine"]
+    place = f"{machine['cores']} cores of an {words(machine['cpu'])}, without a GPU"
     lines = [
         "\n| T | draft | gamma | alpha | expected tau | predicted | measured speed-up | tokens/s |",
         "|---|---|---|---|---|---|---|---|",
         *map(_row, shown),
         "",
         *map(_sentence, sorted(tested, key=lambda one: one.temperature)),
-        f"- Measured on {kept.date} on 2 cores of an {machine}, without a GPU.",
+        f"- Measured on {kept.date} on {place}.",
         "",
     ]
     return "\n".join(lines)

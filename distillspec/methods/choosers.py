@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from distillspec.methods import cost_model
 from distillspec.methods.build import configuration, model_of, models
 from distillspec.methods.step_times import StepTimes
-from distillspec.recipe.choosing import HedgeConfig
+from distillspec.recipe.choosing import EXP3Config, HedgeConfig, UCBConfig
 from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
 from distillspec.speculation.choose.chooser import Chooser, Reward
@@ -22,7 +23,8 @@ from distillspec.speculation.choose.ucb import UCB
 from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.round_times import RoundTimes
 
-_PRIOR_ROUNDS = 1000.0  # then the bonus of UCB is about as large as the cost model's error
+PRIOR_ROUNDS = 1000.0  # then the bonus of UCB is about as large as the cost model's error
+_OF_MEMORY = 0.25  # the prior's rounds over those that a forgetting chooser holds, at most
 
 CHOOSERS: dict[
     str, Callable[[Any, Sequence[Configuration], Reward, RandomSource, Prior | None], Chooser]
@@ -98,7 +100,7 @@ def _prior(
         return None
     if choose.reward == "tokens" or choose.per == "text":
         return None
-    rounds = _PRIOR_ROUNDS if choose.prior is None else choose.prior
+    rounds = _usual_rounds(choose) if choose.prior is None else choose.prior
     times: list[RoundTimes | None] = []
     for arm, _ in suite.arms(method):
         timed, model = steps.get(arm.name), model_of(arm, draft) or draft
@@ -106,6 +108,16 @@ def _prior(
         times.append(timed.round_times(model) if timed is not None and known else None)
     target_seconds = next(iter(steps.values())).target_seconds
     return Prior(rounds, times, target_seconds) if rounds else None
+
+
+def _usual_rounds(choose: UCBConfig | EXP3Config) -> float:
+    """The prior's rounds; few where old rounds are forgotten, so that new ones can correct it."""
+    held = math.inf
+    if isinstance(choose, UCBConfig) and choose.window is not None:
+        held = choose.window
+    elif isinstance(choose, UCBConfig) and choose.discount < 1.0:
+        held = 1.0 / (1.0 - choose.discount)
+    return min(PRIOR_ROUNDS, _OF_MEMORY * held)
 
 
 def most_tokens_per_second(

@@ -1,11 +1,12 @@
 """What a recipe minimises, and on which text, where it does not say so.
 
-The defaults are the best that was measured at equal wall-clock (`docs/explanation/results.md`):
+The defaults were within 1 % of the best at equal wall-clock, on a far and on a close draft
+(`drift-far` and `drift-none` in `docs/explanation/results.md`):
 
 - Text of the target, sampled once and stored.
 - Forward KL while the draft is far from the target, then JSD. A draft that is close learns from its
   own text too. The probe at step 0 decides: a close draft skips the first phases.
-- Cached top-k logits where each text is learned from at least twice.
+- Cached top-k logits where the steps read each text at least twice.
 
 A pair or an objective that rules a default out gets the nearest choice that it allows. So a recipe
 of a pair and data alone is valid for every kind of pair.
@@ -32,7 +33,7 @@ _SCHEDULE: tuple[dict[str, Any], ...] = (
 _FEWEST_STEPS = 10  # each phase needs one
 # For a draft that writes no text.
 _SCHEDULE_ON_STORED: tuple[dict[str, Any], ...] = (_FIRST, {"share": 0.4, "divergence": "jsd"})
-_OBJECTIVE = ("divergence", "mix", "source", "schedule", "select")
+_OBJECTIVE = ("divergence", "jsd_weight", "mix", "source", "schedule", "select")
 _SERVED_BY_TOP_K = {"forward_kl", "jsd", "tvd", "lk_alpha", "lk_lambda"}
 _VISITS_THAT_PAY = 2
 
@@ -86,9 +87,9 @@ def _source(recipe: dict[str, Any], distill: dict[str, Any], divergence: Any) ->
 def with_cached_logits(recipe: Recipe) -> Recipe:
     """A checked recipe with cached top-k logits, where they pay and it says nothing of them.
 
-    They pay where training reads each stored text at least twice: making the cache costs about what
-    the target's forwards of one epoch cost. Before the data is read, only `data.max_prompts` bounds
-    how many texts there are.
+    They pay where `max_steps` reads each stored text at least twice: making the cache costs about
+    what the target's forwards of one epoch cost. Before the data is read, only `data.max_prompts`
+    bounds how many texts there are. What `max_minutes` allows is not known before training.
     """
     distill, prompts = recipe.distill, recipe.data.max_prompts
     says = "target_logits" in distill.model_fields_set or any(
@@ -97,8 +98,13 @@ def with_cached_logits(recipe: Recipe) -> Recipe:
     if says or prompts is None or recipe.hardware.shard_target:
         return recipe
     for phase in distill.phases:
-        mixes_rows = phase.source.of != phase.source.stored and phase.source.per != "batch"
-        if mixes_rows or not set(phase.terms) <= _SERVED_BY_TOP_K or phase.select is not None:
+        shares, stored = phase.source.of, phase.source.stored
+        has_batches = bool(stored) and phase.source.per == "batch"
+        if (
+            (shares != stored and not has_batches)
+            or not set(phase.terms) <= _SERVED_BY_TOP_K
+            or phase.select is not None
+        ):
             return recipe
     rows = sum(distill.stored.values()) * distill.max_steps * distill.batch_size
     if rows < _VISITS_THAT_PAY * prompts:

@@ -104,11 +104,10 @@ def _text_lines(recipe: Recipe, source: str) -> list[PlanLine]:
     if recipe.pair.draft_head is not None:
         text = f"the {recipe.pair.draft_head.keep} tokens most frequent in the stored responses"
         lines.append(PlanLine("draft's head", text))
+    held_out = f"{data.held_out_percent:g} % of the source, by a hash of each key"
     if data.held_out is not None:
-        text = _prompts(data.held_out, f"{source}: data.held_out")
-    else:
-        text = f"{data.held_out_percent:g} % of the source, by a hash of each key"
-    lines += [PlanLine("held out", text), PlanLine("responses", _responses(distill))]
+        held_out = _prompts(data.held_out, f"{source}: data.held_out")
+    lines += [PlanLine("held out", held_out), PlanLine("responses", _responses(distill))]
     if "target" in distill.stored or recipe.pair.endpoint is not None:
         store = Path(data.store)
         check_writable(store, f"{source}: data.store")

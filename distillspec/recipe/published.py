@@ -157,11 +157,12 @@ def check_fetched(published: PublishedFolder) -> None:
             where=str(folder),
             fix=fix,
         )
-    for name, digest in record.sha256.items():
-        if _sum(folder / name) != digest:
+    present = {path.name for path in folder.iterdir()} - {RECORD}
+    for name in sorted(present | record.sha256.keys()):
+        if _sum(folder / name) != record.sha256.get(name):
             raise DistillSpecError(
-                f"{name} of the fetched model is damaged or missing: its SHA-256 is not that of "
-                f"{RECORD}",
+                f"{name} of the fetched model is damaged, missing or new: its SHA-256 is not that "
+                f"of {RECORD}",
                 where=str(folder),
                 fix=fix,
             )

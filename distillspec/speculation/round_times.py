@@ -62,8 +62,8 @@ class RoundTimes:
     def between(self, steps: float, drafted: float, whole: float = 0.0) -> float:
         """Time of a round for mean numbers of draft steps and drafted tokens.
 
-        Drafting and verification are linear between the blocks that were timed. Without a draft
-        they take 0 and 1. Beyond the largest block they take what that one takes.
+        Drafting and verification are linear between the blocks that were timed, and go on with the
+        last slope beyond them. Without a draft they take 0 and 1.
         """
         drafting = {0: 0.0, **{block.steps: block.drafting for block in self.blocks.values()}}
         verifying = {0: 1.0, **{block.drafted: block.verifying for block in self.blocks.values()}}
@@ -71,13 +71,13 @@ class RoundTimes:
 
 
 def _at(known: Mapping[int, float], number: float) -> float:
-    """The value at `number`, linear between known numbers; nan for nan."""
+    """The value at `number`, linear between known numbers and beyond the last; nan for nan."""
     if math.isnan(number):
         return math.nan
-    above = min((size for size in known if size >= number), default=max(known))
-    below = max(size for size in known if size <= number)
-    # `number` is a known number, or is beyond the largest one.
-    if above <= below:
-        return known[above]
+    sizes = sorted(known)
+    if len(sizes) == 1:
+        return known[sizes[0]]
+    above = next((size for size in sizes[1:] if size >= number), sizes[-1])
+    below = sizes[sizes.index(above) - 1]
     share = (number - below) / (above - below)
     return (1.0 - share) * known[below] + share * known[above]

@@ -65,7 +65,8 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
         return 0
     assert suite is not None
     bucket_steps(recipe.distill, len(sets.training))  # called for its check, as before training
-    process_bytes = _resident_bytes() - weight_bytes(pair.target.model)
+    # Mapped weights that were not read yet are not resident.
+    process_bytes = max(0, _resident_bytes() - weight_bytes(pair.target.model))
     # 2. Which engines take the pair, and what it can gain.
     verdicts = _engine_verdicts(pair)
     head = foreseen_head(pair, sets.training)

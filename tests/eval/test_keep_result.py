@@ -47,7 +47,10 @@ def test_an_evaluation_is_kept_without_texts_and_curves_and_with_its_recipe(
     )
     assert after.documents == before.documents
     assert after.environment["conditions"] == "one busy core"
-    assert after.environment["recipe"] == {"distill": {"divergence": "jsd"}}
+    assert after.environment["recipe"] == {
+        "distill": {"divergence": "jsd"},
+        "data": {"template_date": "2026-01-01"},
+    }
     assert after.environment["run_commands"] == [["python", "train"]]
 
 

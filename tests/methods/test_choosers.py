@@ -69,6 +69,21 @@ def test_without_a_prior_each_arm_is_tried_first() -> None:
         assert seen == [1, 4]
 
 
+@pytest.mark.parametrize("memory", [{"window": 64}, {"discount": 0.98}])
+def test_a_chooser_that_forgets_overcomes_a_wrong_prior(memory: dict[str, float]) -> None:
+    """Step times favour gamma 4, whose rounds then take ten times as long."""
+    suite = suite_of(kind="ucb", scale=0.1, **memory)
+    steps = {"standard": chain_times(1.0, 1.0, {1: 1.05, 4: 1.2}, {"distilled": 0.01})}
+    made = chooser(suite, suite.named("c"), a_source(), steps, "distilled")
+    chosen = []
+    for _ in range(600):
+        gamma = made.choose().gamma
+        chosen.append(gamma)
+        made.learn(RoundOutcome(2, 1.1 if gamma == 1 else 11.0, drafted=gamma))
+    assert chosen[0] == 4
+    assert chosen[-100:].count(1) > 80
+
+
 def test_arms_of_which_the_cost_model_knows_nothing_get_no_prior() -> None:
     methods = [
         {"name": "standard"},

@@ -43,6 +43,7 @@ KL_THEN_JSD = ("forward_kl", "jsd", "jsd")
          ("block_efficiency",), TARGET),
         (GIVEN, {"select": {"keep": 0.5, "reference": "r"}}, {}, ("jsd",), TARGET),
         (GIVEN, {"source": OWN}, {}, ("jsd",), OWN),
+        (GIVEN, {"jsd_weight": 0.1}, {}, ("jsd",), TARGET),
         (GIVEN, {"schedule": []}, {}, ("jsd",), TARGET),
     ],
 )  # fmt: skip
@@ -86,6 +87,8 @@ def test_a_draft_that_is_close_before_training_begins_with_jsd_on_text_of_both()
         ({"source": TURNS, "max_steps": 400}, {}, True),
         ({"source": TURNS, "max_steps": 399}, {}, False),
         ({"source": TURNS | {"per": "sequence"}}, {}, False),
+        ({"schedule": [{"share": 0.5, "source": TARGET},
+                       {"share": 0.5, "source": DRAFT | {"per": "batch"}}]}, {}, False),
         ({"target_logits": {"kind": "online"}}, {}, False),
         ({"select": {"keep": 0.5, "reference": "r"}}, {}, False),
     ],

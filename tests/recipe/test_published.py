@@ -88,7 +88,7 @@ def test_a_file_that_was_changed_or_is_missing_is_named(folder: Path, content: s
     (folder / "config.json").unlink()
     if content is not None:
         (folder / "config.json").write_text(content)  # as long as before
-    with pytest.raises(DistillSpecError, match=r"config\.json .*damaged or missing"):
+    with pytest.raises(DistillSpecError, match=r"config\.json .*damaged, missing or new"):
         model_folder(NAME)
 
 

@@ -34,8 +34,11 @@ def test_a_round_without_a_draft_is_a_step_of_the_target() -> None:
     assert TIMES.between(0, 0) == 1.0
 
 
-def test_beyond_the_largest_block_the_time_is_that_ones() -> None:
-    assert TIMES.between(9, 9) == TIMES.at(4)
+def test_beyond_the_largest_block_time_goes_on_with_the_last_slope() -> None:
+    step = TIMES.at(4) - TIMES.between(3, 3)
+    assert step > 0.0
+    assert TIMES.between(9, 9) == pytest.approx(TIMES.at(4) + 5 * step)
+    assert RoundTimes({0: BlockTime(0, 0, 0.0, 1.5)}).between(0, 3) == 1.5
 
 
 def test_no_rounds_have_no_time() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -102,11 +103,14 @@ def test_a_shipped_draft_gets_the_embeddings_of_the_target(
     draft.save_pretrained(tmp_path / "trained")
     stored, weight = tmp_path / "shipped", "model.embed_tokens.weight"
     leave_out(tmp_path / "trained", target_of(model), stored, name="tiny/target", weight=weight)
-    shipping = model._replace(draft_sha256="of the draft")
+    digest = hashlib.sha256((stored / "model.safetensors").read_bytes()).hexdigest()
+    shipping = model._replace(draft_sha256=digest)
     monkeypatch.setitem(PUBLISHED, model.name, shipping)
     monkeypatch.setattr("distillspec.workflows.fetch.shipped_draft", lambda name: stored)
     with pytest.raises(DistillSpecError, match="has not been fetched yet"):
         load_model("tiny/draft", dtype="auto")
+    with pytest.raises(DistillSpecError, match="shipped draft is damaged"):
+        fetch(model._replace(draft_sha256="0" * 64))
     assert fetch(shipping) == 0
     whole = load_model("tiny/draft", dtype="auto").state_dict()
     assert all(torch.equal(value, whole[name]) for name, value in draft.state_dict().items())

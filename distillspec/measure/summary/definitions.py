@@ -107,8 +107,8 @@ DEFINITIONS = {
         "not a method, but the speed of chains with the best length in each round: the length that "
         "stops just before the first token that would be rejected, known in hindsight. It is the "
         "measured speed of token verification at its largest gamma, times the ratio of times in "
-        "the cost model: its rounds at gamma c + v(gamma), over the same rounds with their a "
-        "accepted tokens at a c + v(a), v(0) = 1, linear between the timed gammas. The tokens are "
+        "the cost model: its rounds with blocks of gamma, over the same rounds with blocks of "
+        "their a accepted tokens, linear between the timed gammas. The tokens are "
         "the same; there are no wasted draft steps, and a stop rule costs nothing. At most the "
         "largest gamma is drafted"
     ),

@@ -20,7 +20,7 @@ from distillspec.runtime import atomic
 from distillspec.runtime.plain_files import BoundedText, read_json
 
 SHARED = "shared_embeddings.json"
-_WEIGHTS = "model.safetensors"
+WEIGHTS = "model.safetensors"
 _METADATA = {"format": "pt"}  # transformers looks for it
 
 
@@ -51,7 +51,7 @@ def leave_out(draft: Path, target: Path, folder: Path, *, name: str, weight: str
     Raises:
         DistillSpecError: The two weights differ.
     """
-    weights, shared = load_file(draft / _WEIGHTS), load_file(target / _WEIGHTS).get(weight)
+    weights, shared = load_file(draft / WEIGHTS), load_file(target / WEIGHTS).get(weight)
     own = weights.pop(weight, None)
     if own is None or shared is None or not torch.equal(own, shared):
         raise DistillSpecError(
@@ -60,9 +60,9 @@ def leave_out(draft: Path, target: Path, folder: Path, *, name: str, weight: str
             fix="train with optimizer.freeze_embeddings=true and without hidden_size, or ship the "
             "whole folder",
         )
-    shutil.copytree(draft, folder, ignore=shutil.ignore_patterns(_WEIGHTS))
-    save_file(weights, folder / _WEIGHTS, _METADATA)
-    (folder / _WEIGHTS).chmod(0o644)
+    shutil.copytree(draft, folder, ignore=shutil.ignore_patterns(WEIGHTS))
+    save_file(weights, folder / WEIGHTS, _METADATA)
+    (folder / WEIGHTS).chmod(0o644)
     shared_embeddings = SharedEmbeddings(name, weight, _digest(own))
     atomic.write_json(folder / SHARED, shared_embeddings._asdict())
 
@@ -82,19 +82,19 @@ def put_back(stored: Path, target: Path, folder: Path) -> None:
         BoundedText(stored / SHARED, "the record of the shared embeddings", "copy the draft again"),
         SharedEmbeddings,
     )
-    shared = load_file(target / _WEIGHTS).get(record.weight)
+    shared = load_file(target / WEIGHTS).get(record.weight)
     if shared is None or _digest(shared) != record.sha256:
         raise DistillSpecError(
             f"{record.weight} of this target is not the one that the draft was trained with",
             where=str(target),
             fix=f"fetch the target {record.target} again",
         )
-    weights = load_file(stored / _WEIGHTS)
+    weights = load_file(stored / WEIGHTS)
     shutil.copytree(
-        stored, folder, ignore=shutil.ignore_patterns(_WEIGHTS, SHARED), dirs_exist_ok=True
+        stored, folder, ignore=shutil.ignore_patterns(WEIGHTS, SHARED), dirs_exist_ok=True
     )
-    save_file({**weights, record.weight: shared}, folder / _WEIGHTS, _METADATA)
-    (folder / _WEIGHTS).chmod(0o644)
+    save_file({**weights, record.weight: shared}, folder / WEIGHTS, _METADATA)
+    (folder / WEIGHTS).chmod(0o644)
 
 
 def _digest(weight: Tensor) -> str:

@@ -91,7 +91,7 @@ class EXP3:
         return [(1.0 - _UNIFORM) * share + _UNIFORM / A for share in _softmin(losses, rate)]
 
     def _expected_losses(self, forecast: Forecast) -> list[float]:
-        return [self._reward.loss(*expected) for expected in forecast.all()]
+        return [self._reward.loss(*expected) for expected in forecast.filled()]
 
     def begin(self) -> None:
         """Nothing to do: what the chooser knows holds for every text."""
@@ -118,7 +118,7 @@ class EXP3:
         shares = self._informed(expected)
         arm = self._arms[self._chosen]
         # The tokens of one round scatter far more than arms differ.
-        tokens = forecast.all()[self._chosen].tokens if forecast.shares(arm) else outcome.tokens
+        tokens = forecast.filled()[self._chosen].tokens if forecast.shares(arm) else outcome.tokens
         loss = self._reward.loss(tokens, outcome.seconds)
         estimates = list(expected)
         estimates[self._chosen] += (loss - expected[self._chosen]) / shares[self._chosen]

@@ -15,7 +15,6 @@ from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.nothing import NoDraft
 from distillspec.speculation.draft.stop import FixedLength
 from distillspec.speculation.round_times import RoundTimes
-from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.token import verify_token
 
 _FIRST_ALPHA = 0.7
@@ -53,7 +52,10 @@ class Forecast:
 
     - A chain of fixed length: 1 + sum of the probabilities that its first tokens are all kept.
     - AdaEDL with measured costs: what the best of its lengths emits.
-    - Nothing drafted: 1 token. Any other arm: the mean of the arms before.
+    - Nothing drafted: 1 token.
+
+    Nothing is expected of any other arm. Under block verification, how often a token is kept hangs
+    on gamma, so its rounds show nothing about other lengths.
     """
 
     def __init__(self, arms: Sequence[Configuration], prior: Prior, keep: float = 1.0) -> None:
@@ -89,12 +91,16 @@ class Forecast:
             self._reached[arm.model][position] += 1.0
             self._kept[arm.model][position] += position < accepted
 
-    def all(self) -> list[Expected]:
-        """What is expected of a round of each arm; only if `knows_some`."""
-        known = [
+    def of_arms(self) -> list[Expected | None]:
+        """What is expected of a round of each arm; None where nothing is known."""
+        return [
             self._expected(arm, times)
             for arm, times in zip(self._arms, self._prior.times, strict=True)
         ]
+
+    def filled(self) -> list[Expected]:
+        """As `of_arms`, with the mean of the others for an unknown arm; only if `knows_some`."""
+        known = self.of_arms()
         some = [expected for expected in known if expected is not None]
         assert some, "nothing is expected of any arm"
         tokens = sum(expected.tokens for expected in some)
@@ -104,10 +110,7 @@ class Forecast:
 
     def knows_some(self) -> bool:
         """Whether it expects something of at least one arm."""
-        return any(
-            self._expected(arm, times) is not None
-            for arm, times in zip(self._arms, self._prior.times, strict=True)
-        )
+        return any(expected is not None for expected in self.of_arms())
 
     def state(self) -> dict[str, list[list[float]]]:
         """The counts of each draft, as plain data."""
@@ -172,5 +175,5 @@ class Forecast:
 
 
 def _is_chain(arm: Configuration) -> bool:
-    """Whether its drafted tokens are kept one after another, until the first that is not."""
-    return isinstance(arm.draft, ChainDraft) and arm.verify in (verify_token, verify_block)
+    """Whether each drafted token that is reached is kept or not, whatever comes after it."""
+    return isinstance(arm.draft, ChainDraft) and arm.verify is verify_token

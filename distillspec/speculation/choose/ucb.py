@@ -68,13 +68,15 @@ class UCB:
     def choose(self) -> Configuration:
         seen = self._seen
         if self._forecast is not None:
+            n = self._pseudo
+            # An arm of which nothing is expected has no pseudo-rounds, so it is tried.
             seen = [
-                one.plus(
-                    self._pseudo, self._pseudo * expected.tokens, self._pseudo * expected.seconds
-                )
-                for one, expected in zip(seen, self._forecast.all(), strict=True)
+                rounds
+                if expected is None
+                else rounds.plus(n, n * expected.tokens, n * expected.seconds)
+                for rounds, expected in zip(seen, self._forecast.of_arms(), strict=True)
             ]
-        t = max(1.0, sum(one.rounds for one in seen))
+        t = max(1.0, sum(rounds.rounds for rounds in seen))
         self._chosen = max(range(len(seen)), key=lambda arm: self._index(seen[arm], t))
         return self._arms[self._chosen]
 

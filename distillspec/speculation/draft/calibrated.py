@@ -92,6 +92,7 @@ class CalibratedAdaEDL(StopRule):
             return
         steps = length + self._stopped_late
         seconds = self._times.between(steps, length, float(self._was_whole))
+        # The next prompt's first round is charged for it too: one step in a text.
         self._was_whole = accepted == length == steps
         self._tokens = _KEEP * self._tokens + accepted + 1
         self._time = _KEEP * self._time + seconds

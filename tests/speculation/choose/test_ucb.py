@@ -165,6 +165,22 @@ def test_a_wrong_prior_is_overcome() -> None:
     assert max(counts) == counts[0]
 
 
+def test_an_arm_of_which_the_cost_model_knows_nothing_is_tried_and_found() -> None:
+    """Two timed arms of 1 token a second, and an unknown one of 2."""
+    times = RoundTimes.of_chains(1.0, {1: 1.0, 2: 1.0})
+    chooser = UCB(
+        arms(3),
+        Reward(4, most_tokens_per_second=4.0),
+        prior=Prior(1000.0, [times, times, None], 1.0),
+    )
+    counts = [0] * 3
+    for _ in range(2000):
+        arm = chooser.choose().gamma - 1
+        counts[arm] += 1
+        chooser.learn(RoundOutcome(2, 1.0 if arm == 2 else 2.0, drafted=arm + 1))
+    assert max(counts) == counts[2]
+
+
 def test_the_prior_counts_as_its_rounds() -> None:
     """Two arms, their pseudo-observations by hand; alpha starts at 0.7."""
     times = RoundTimes.of_chains(0.1, {1: 1.1, 2: 1.2})
