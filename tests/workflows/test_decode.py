@@ -129,7 +129,11 @@ def test_a_bandit_decodes_with_the_arms_of_a_suite_and_tries_each(tmp_path: Path
                 {"draft": {"kind": "lookup"}, "name": "lookup"},
                 {
                     "name": "bandit",
-                    "choose": {"kind": "ucb", "arms": ("adaedl@3", "spectr@2", "lookup@5")},
+                    "choose": {
+                        "kind": "ucb",
+                        "arms": ("adaedl@3", "spectr@2", "lookup@5"),
+                        "prior": 0,
+                    },
                 },
             )
         }
