@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from distillspec.errors import DistillSpecError
@@ -66,7 +67,12 @@ class Forecast:
             prior: Their times.
             keep: Weight of a round after each further one, in (0, 1].
         """
-        self._arms, self._prior, self._keep = arms, prior, keep
+        self._arms, self._keep = arms, keep
+        self._prices = [
+            _prices(arm, times, prior.target_seconds)
+            for arm, times in zip(arms, prior.times, strict=True)
+        ]
+        self._latest: list[Expected | None] | None = None  # until something is learnt
         longest = max(arm.gamma for arm in arms)
         self._kept = {arm.model: [0.0] * longest for arm in arms}
         self._reached = {arm.model: [0.0] * longest for arm in arms}
@@ -77,6 +83,7 @@ class Forecast:
 
     def learn(self, arm: Configuration, outcome: RoundOutcome) -> None:
         """Learn from a round of an arm."""
+        self._latest = None
         if self._keep < 1.0:
             for counts in (*self._kept.values(), *self._reached.values()):
                 counts[:] = [self._keep * count for count in counts]
@@ -93,10 +100,13 @@ class Forecast:
 
     def of_arms(self) -> list[Expected | None]:
         """What is expected of a round of each arm; None where nothing is known."""
-        return [
-            self._expected(arm, times)
-            for arm, times in zip(self._arms, self._prior.times, strict=True)
-        ]
+        if self._latest is None:
+            survival = {model: self._survival(model) for model in self._kept}
+            self._latest = [
+                None if prices is None else prices.expected(survival[arm.model])
+                for arm, prices in zip(self._arms, self._prices, strict=True)
+            ]
+        return self._latest
 
     def filled(self) -> list[Expected]:
         """As `of_arms`, with the mean of the others for an unknown arm; only if `knows_some`."""
@@ -143,25 +153,7 @@ class Forecast:
             )
         for model, (kept, reached) in read.items():
             self._kept[model], self._reached[model] = kept, reached
-
-    def _expected(self, arm: Configuration, times: RoundTimes | None) -> Expected | None:
-        if times is None:
-            return None
-        if isinstance(arm.draft, NoDraft):
-            return Expected(1.0, self._prior.target_seconds * times.at(arm.gamma))
-        if not _is_chain(arm):
-            return None
-        survival = self._survival(arm.model)
-        if isinstance(arm.stop, FixedLength):
-            return self._of_length(arm.gamma, survival, times)
-        if isinstance(arm.stop, CalibratedAdaEDL):
-            lengths = [self._of_length(n, survival, times) for n in range(1, arm.gamma + 1)]
-            return max(lengths, key=lambda expected: expected.tokens / expected.seconds)
-        return None
-
-    def _of_length(self, gamma: int, survival: Sequence[float], times: RoundTimes) -> Expected:
-        seconds = self._prior.target_seconds * times.between(gamma, gamma, survival[gamma - 1])
-        return Expected(1.0 + sum(survival[:gamma]), seconds)
+        self._latest = None
 
     def _survival(self, model: str | None) -> list[float]:
         """Probability that the first n drafted tokens are all kept, n = 1, 2, ..."""
@@ -172,6 +164,46 @@ class Forecast:
             share *= (k + _ALPHA_WEIGHT * alpha) / (n + _ALPHA_WEIGHT)
             survival.append(share)
         return survival
+
+
+class _Prices(NamedTuple):
+    """Seconds of an arm's rounds by the length of its block, with nothing unread.
+
+    Attributes:
+        by_length: The lengths that the arm may choose among.
+        unread: More seconds after a block that was kept to its end.
+    """
+
+    by_length: Mapping[int, float]
+    unread: float
+
+    def expected(self, survival: Sequence[float]) -> Expected:
+        """What the fastest of the lengths emits, and its seconds.
+
+        Args:
+            survival: Probability that the first n drafted tokens are all kept, n = 1, 2, ...
+        """
+        emitted = list(accumulate(survival, initial=1.0))
+        lengths = [
+            Expected(emitted[n], seconds + (survival[n - 1] * self.unread if n else 0.0))
+            for n, seconds in self.by_length.items()
+        ]
+        return max(lengths, key=lambda expected: expected.tokens / expected.seconds)
+
+
+def _prices(arm: Configuration, times: RoundTimes | None, second: float) -> _Prices | None:
+    """Prices of an arm; None where nothing is expected of it. second: of a one-token step."""
+    if times is None:
+        return None
+    if isinstance(arm.draft, NoDraft):
+        return _Prices({0: second * times.at(arm.gamma)}, 0.0)
+    lengths: Sequence[int] = ()
+    if _is_chain(arm) and isinstance(arm.stop, FixedLength):
+        lengths = (arm.gamma,)
+    elif _is_chain(arm) and isinstance(arm.stop, CalibratedAdaEDL):
+        lengths = range(1, arm.gamma + 1)
+    prices = {n: second * times.between(n, n) for n in lengths}
+    return _Prices(prices, second * times.unread) if prices else None
 
 
 def _is_chain(arm: Configuration) -> bool:
