@@ -35,7 +35,7 @@ from distillspec.speculation.sampling import SamplingPolicy
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_DRAFT = "undistilled"
+DRAFT = "undistilled"
 _CLOSE = 1.1
 
 
@@ -150,7 +150,7 @@ def assess(
     expectations = []
     for at in suite.temperatures:
         progress(f"measuring acceptance on {len(taken)} prompts at T = {at:g}")
-        expectations.append(_expected(target, draft, ends, taken, suite, steps[at], shared))
+        expectations.append(expectation_at(target, draft, ends, taken, suite, steps[at], shared))
     # 4. Facts about vocabularies and memory, and the warnings.
     template = ChatTemplate(tokenizer)
     sizes = vocabulary_size(target), vocabulary_size(draft)
@@ -197,7 +197,7 @@ def _steps(
     return {
         at: measure_steps(
             target_runner,
-            {_DRAFT: draft_runner},
+            {DRAFT: draft_runner},
             [configuration(MethodConfig(), gamma) for gamma in suite.gammas],
             torch.tensor(middle, device=device),
             policy=SamplingPolicy(at, suite.top_k, suite.nucleus),
@@ -209,7 +209,7 @@ def _steps(
     }
 
 
-def _expected(
+def expectation_at(
     target: PreTrainedModel,
     draft: PreTrainedModel,
     ends: frozenset[int],
@@ -218,15 +218,23 @@ def _expected(
     steps: StepTimes,
     vocab_size: int,
 ) -> Expectation:
+    """What to expect at the temperature of `steps`, on text that the target draws.
+
+    Args:
+        target, draft: In eval mode.
+        ends: Ids of tokens that end a text.
+        prompts: One text is drawn after each.
+        suite: Gives the length of the texts, the sampling and the confidence.
+        steps: Of the draft `DRAFT`.
+        vocab_size: Tokens that both models share.
+    """
     policy = SamplingPolicy(steps.temperature, suite.top_k, suite.nucleus)
     texts = _drawn(target, ends, prompts, suite, policy, vocab_size)
     overlap = corpus_alpha.acceptance(target, draft, texts, policy, vocab_size=vocab_size)
     sums = by_document(Sums(overlap.sums, overlap.tokens), [prompt.document for prompt in prompts])
     alpha = intervals.ratio(sums, suite.confidence).within(0.0, 1.0)
-    times, highest = (
-        steps.round_times(_DRAFT),
-        _highest_alpha(target, draft, texts, policy, vocab_size),
-    )
+    times = steps.round_times(DRAFT)
+    highest = _highest_alpha(target, draft, texts, policy, vocab_size)
     cap, best = cost_model.best_gamma(highest, times), cost_model.best_gamma(alpha.value, times)
     even = cost_model.break_even_alpha(times)
     verdict: Verdict = "not tested"
@@ -240,7 +248,7 @@ def _expected(
         alpha_high=alpha.high,
         entropy_nats=corpus_alpha.entropy(target, texts, policy, vocab_size=vocab_size).mean(),
         target_step_seconds=steps.target_seconds,
-        draft_to_target_time=steps.draft_to_target_time(_DRAFT, best.gamma),
+        draft_to_target_time=steps.draft_to_target_time(DRAFT, best.gamma),
         verify_times=steps.verify_times(),
         break_even_alpha=even,
         highest_alpha=highest,

@@ -9,13 +9,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure.pair_check import Expectation, PairCheck, assess, warnings_about
+from distillspec.measure.pair_check import (
+    DRAFT,
+    Expectation,
+    PairCheck,
+    assess,
+    expectation_at,
+    warnings_about,
+)
 from distillspec.measure.timed.memory import TrainingLoad
-from distillspec.methods import cost_model
 from distillspec.models.vocabulary.trimmed_head import trim_head
 from distillspec.recipe.suite import Suite
+from tests.methods.chain_times import chain_times
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from tests.measured import Setting
 
 LOAD = TrainingLoad(sequences=4, tokens_per_sequence=10, chunk_tokens=8)
@@ -54,10 +63,6 @@ def fitness(setting: Setting, tiny_suite: Suite) -> PairCheck:
 def test_each_temperature_has_its_expectation_by_the_cost_model(fitness: PairCheck) -> None:
     assert [one.temperature for one in fitness.expectations] == [0.0, 1.0]
     for one in fitness.expectations:
-        c, v = one.draft_to_target_time, one.verify_times[one.best_gamma]
-        # The cost model may add what a second unread token takes.
-        most = cost_model.tau_iid(one.alpha, one.best_gamma) / (one.best_gamma * c + v)
-        assert 0.5 * most < one.predicted_speedup <= most * (1 + 1e-9)
         assert one.predicted_speedup <= one.perfect_draft_cap
         assert one.alpha_low <= one.alpha <= one.alpha_high
         assert one.verify_times.keys() == {1, 3}
@@ -73,27 +78,46 @@ def test_the_pair_is_described(fitness: PairCheck) -> None:
     assert fitness.memory.training() > fitness.memory.draft_training
 
 
+def expected(setting: Setting, suite: Suite, draft: PreTrainedModel, step: float) -> Expectation:
+    """At T = 1, where a target step takes 2 s and a draft step `step` seconds."""
+    steps = replace(
+        chain_times(1.0, 2.0, {1: 2.2, 3: 2.6}, {DRAFT: step}), unread_seconds={DRAFT: 0.1}
+    )
+    ends = frozenset[int]()
+    return expectation_at(setting.target, draft, ends, setting.prompts, suite, steps, 300)
+
+
+@pytest.mark.parametrize(("step", "gamma"), [(0.02, 3), (1.9, 1)])
+def test_the_best_gamma_and_the_cap_are_those_of_the_step_times(
+    setting: Setting, tiny_suite: Suite, step: float, gamma: int
+) -> None:
+    found = expected(setting, tiny_suite, setting.drafts["distilled"], step)
+    assert found.best_gamma == found.perfect_draft_gamma == gamma
+    alpha = found.alpha
+    # A round in target steps; `unread` counts where all drafted tokens are kept.
+    seconds = gamma * step + {1: 2.2, 3: 2.6}[gamma] + 0.1 * alpha**gamma
+    tau = sum(alpha**n for n in range(gamma + 1))
+    assert found.predicted_speedup == pytest.approx(tau / (seconds / 2.0))
+    assert found.draft_to_target_time == pytest.approx(step / 2.0)
+    whole = gamma * step + {1: 2.2, 3: 2.6}[gamma] + 0.1
+    assert found.highest_alpha == pytest.approx(1.0)
+    assert found.perfect_draft_cap == pytest.approx((gamma + 1) / (whole / 2.0))
+
+
 def test_the_cap_of_a_trimmed_draft_is_at_the_targets_mass_on_its_tokens(
     setting: Setting, tiny_suite: Suite
 ) -> None:
     draft = copy.deepcopy(setting.drafts["distilled"])
     trim_head(draft, range(60))
-    found = assess(
-        setting.target,
-        draft,
-        setting.tokenizer,
-        setting.prompts,
-        suite=tiny_suite,
-        load=LOAD,
-        device="cpu",
-    )
-    for one in found.expectations:
-        assert one.alpha <= one.highest_alpha + 1e-6
-        tokens = cost_model.tau_iid(one.highest_alpha, one.perfect_draft_gamma)
-        # The draft's own time only lowers it.
-        assert one.perfect_draft_cap < tokens / one.verify_times[one.perfect_draft_gamma]
-        assert one.perfect_draft_cap >= one.predicted_speedup
-    assert 0.0 < found.expectations[1].highest_alpha < 1.0
+    found = expected(setting, tiny_suite, draft, 0.02)
+    highest = found.highest_alpha
+    assert found.alpha <= highest + 1e-6 and 0.0 < highest < 1.0
+    caps = {
+        gamma: sum(highest**n for n in range(gamma + 1))
+        / ((gamma * 0.02 + verifying + 0.1 * highest**gamma) / 2.0)
+        for gamma, verifying in {1: 2.2, 3: 2.6}.items()
+    }
+    assert found.perfect_draft_cap == pytest.approx(max(caps.values()))
 
 
 def test_no_prompts_are_the_users_error(setting: Setting, tiny_suite: Suite) -> None:
