@@ -95,7 +95,7 @@ def update_exported(run: Run) -> None:
 def _write_licence(run: Run) -> None:
     """A draft made of a published model gets its licence, and a NOTICE with what was changed."""
     recipe = run.recipe
-    if (model := _published(recipe)) is None:
+    if (model := origin_of_weights(recipe)) is None:
         return
     folder = folders_of(model)[0].path
     given = recipe.pair.draft
@@ -109,7 +109,7 @@ def _write_licence(run: Run) -> None:
     atomic.write_text(run.folder.draft / LICENCE, licence)
 
 
-def _published(recipe: Recipe) -> PublishedModel | None:
+def origin_of_weights(recipe: Recipe) -> PublishedModel | None:
     """The published model that the draft's initial weights come from."""
     start = recipe.pair.draft
     origin = recipe.pair.target if isinstance(start, PrunedDraftConfig) else start
@@ -127,7 +127,7 @@ def _gamma(run: Run, summary: Summary | None) -> int:
 def _card_facts(run: Run, gamma: int, repository: str | None = None) -> CardFacts:
     recipe = run.recipe
     target = recipe.pair.target_name  # on the Hub without a path of this machine
-    model = _published(recipe)
+    model = origin_of_weights(recipe)
     only_text = "" if recipe.pair.endpoint is None else "; the target gave text only"
     return CardFacts(
         name=f"{recipe.name} draft",
@@ -146,7 +146,7 @@ def _card_facts(run: Run, gamma: int, repository: str | None = None) -> CardFact
 
 def _base_model(recipe: Recipe) -> str | None:
     """The model that the draft's initial weights come from; None if they are random."""
-    start, model = recipe.pair.draft, _published(recipe)
+    start, model = recipe.pair.draft, origin_of_weights(recipe)
     if model is not None:
         return model.hub_id
     if isinstance(start, str):

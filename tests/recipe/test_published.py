@@ -92,6 +92,13 @@ def test_a_file_that_was_changed_or_is_missing_is_named(folder: Path, content: s
         model_folder(NAME)
 
 
+def test_a_file_that_was_added_is_named(folder: Path) -> None:
+    write(folder)
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(DistillSpecError, match=r"adapter_config\.json .*damaged, missing or new"):
+        model_folder(NAME)
+
+
 @pytest.mark.parametrize("content", ["{", '{"origin": 3}', None])
 def test_a_record_that_cannot_be_read_is_an_error(folder: Path, content: str | None) -> None:
     write(folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.published import PUBLISHED
+from distillspec.recipe.published import PUBLISHED, SMOLLM2
 from distillspec.recipe.schema import PairConfig
 from distillspec.recipe.start import PrunedDraftConfig
 from distillspec.workflows import distill, evaluate, export
@@ -20,6 +20,12 @@ from tests.workflows.tiny_workplace import (
     only_run,
     recipe,
 )
+
+
+RANDOM = {
+    "kind": "random",
+    "shape": {"hidden_size": 8, "intermediate_size": 8, "layers": 1, "heads": 1},
+}
 
 
 def test_the_exported_draft_carries_the_measured_gamma(workplace: Path) -> None:
@@ -54,6 +60,24 @@ def test_exporting_a_folder_without_training_says_so(workplace: Path) -> None:
     empty = RunFolder.begin(recipe())
     with pytest.raises(DistillSpecError, match="no draft has been trained"):
         export.export(empty.path, None)
+
+
+@pytest.mark.parametrize(
+    ("target", "draft", "is_published"),
+    [
+        ("smollm2-135m/target", {"kind": "pruned", "layers": 1}, True),
+        ("smollm2-135m/target", "some/draft", False),
+        ("smollm2-135m/target", RANDOM, False),
+        ("some/target", "smollm2-135m/target", True),
+        ("some/target", {"kind": "pruned", "layers": 1}, False),
+    ],
+)
+def test_a_licence_follows_the_weights_that_a_draft_began_with(
+    target: str, draft: object, is_published: bool
+) -> None:
+    pair = PairConfig.model_validate({"target": target, "draft": draft})
+    found = export.origin_of_weights(recipe().model_copy(update={"pair": pair}))
+    assert found == (SMOLLM2 if is_published else None)
 
 
 @needs_gguf

@@ -45,6 +45,17 @@ def test_rounds_of_one_arm_show_what_all_others_emit() -> None:
     assert expected == pytest.approx([1.9, 1.9 + 0.54, 1.9 + 0.54 + 0.27 + 0.135], abs=0.05)
 
 
+def test_a_round_changes_what_was_expected_before_it() -> None:
+    seen = forecast([standard(2)])
+    (before,) = seen.filled()
+    seen.learn(standard(2), RoundOutcome(3, 1.0, drafted=2))
+    assert seen.filled()[0].tokens > before.tokens
+    restored = forecast([standard(2)])
+    assert restored.filled() == [before]
+    restored.restore(seen.state(), where="here")
+    assert restored.filled() == seen.filled()
+
+
 def test_an_arm_that_drafts_nothing_emits_one_token() -> None:
     plain = standard(1, draft=NoDraft())
     assert forecast([plain]).of_arms() == [(1.0, pytest.approx(2.0 * 1.2))]
