@@ -6,6 +6,7 @@ No figure is typed by hand: all are read from eval/results/. `published.py` has 
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,14 @@ def _provenance(kept: Kept) -> str:
     return "".join(f"- {line}\n" for line in lines)
 
 
+def _wrapped(text: str, indent: str = "") -> str:
+    """The text in lines of at most 118 characters; all but the first are indented."""
+    lines = textwrap.wrap(
+        text, 118, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines) + "\n"
+
+
 def _flags(machine: Mapping[str, Any]) -> str:
     return ", ".join(machine["cpu_flags"]) or "no fast products known"
 
@@ -131,7 +140,7 @@ def _evaluation(summary: Summary) -> str:
     if summary.regrets:
         grid = columns.regrets(summary)
         parts.append(f"Methods that choose, against their arms:\n\n{table(grid)}\n")
-    notes = "".join(f"- {words(note)}\n" for note in summary.notes)
+    notes = "".join(_wrapped(f"- {words(note)}", "  ") for note in summary.notes)
     return "\n".join([*parts, f"Findings that the program wrote:\n\n{notes}"])
 
 
@@ -148,6 +157,6 @@ def _comparison(compared: ComparisonRound) -> str:
 def _bench(bench: BenchTables) -> str:
     settings = {key: value for key, value in bench.settings.items() if value is not None}
     shown = ", ".join(f"{key} {words(str(value))}" for key, value in settings.items())
-    parts = [f"{bench.documents} documents. Settings: {shown}.\n"]
+    parts = [_wrapped(f"{bench.documents} documents. Settings: {shown}.")]
     parts += [f"{title}:\n\n{result_file.markdown(rows)}" for title, rows in bench.tables.items()]
     return "\n".join(parts)

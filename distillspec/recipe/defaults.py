@@ -62,7 +62,7 @@ def with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _takes_schedule(recipe: dict[str, Any], distill: dict[str, Any]) -> bool:
-    """Whether nothing is said about the objective, and the target can write the text."""
+    """Whether the recipe names no objective and no text, and the target can write the text."""
     steps = distill.get("max_steps", _FEWEST_STEPS)
     return (
         not any(name in distill for name in _OBJECTIVE)

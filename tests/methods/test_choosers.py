@@ -115,7 +115,7 @@ def test_with_memory_prompt_each_prompt_starts_without_statistics() -> None:
     assert isinstance(made, PerPrompt)
     first = made.choose()
     made.begin()
-    assert made.choose() != first  # arms of its own, whose stop rules know nothing either
+    assert made.choose() != first  # it has other arms, whose stop rules know nothing yet
     stored = BY_NAME["hedge"].model_copy(
         update={"choose": BY_NAME["hedge"].choose.model_copy(update={"memory": "kept"})}  # type: ignore[union-attr]
     )

@@ -21,7 +21,6 @@ from tests.workflows.tiny_workplace import (
     recipe,
 )
 
-
 RANDOM = {
     "kind": "random",
     "shape": {"hidden_size": 8, "intermediate_size": 8, "layers": 1, "heads": 1},
