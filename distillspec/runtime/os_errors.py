@@ -30,7 +30,8 @@ def explain(error: OSError, where: Path) -> DistillSpecError:
             "the disk is full; nothing was left half-written",
             where=str(where),
             fix="free some space, then resume: `distillspec run RUN-FOLDER` resumes a run, "
-            "`pretrain --resume` a pretraining, and the same command `generate`, `compare` or `fetch`",
+            "`pretrain --resume` a pretraining, and the same command `generate`, `compare` or "
+            "`fetch`",
         )
     if error.errno in _UNWRITABLE:
         return DistillSpecError(
