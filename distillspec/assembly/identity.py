@@ -28,6 +28,7 @@ from distillspec.models.loading.load import loaded_folder
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.model_files import model_files
 from distillspec.runtime.atomic import write_json
+from distillspec.runtime.file_digest import file_digest
 from distillspec.runtime.plain_files import BoundedText, read_json
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ _WORDS = {
     "responses": "the target's responses",
 }
 _CHANGES_WITH_SAVING = ("_name_or_path", "_commit_hash", "transformers_version")
-_PIECE = 1 << 22
 _THREADS = 8
 
 Value = str | list[int] | None
@@ -217,15 +217,6 @@ def _file_sum(file: Path, known: Mapping[str, Any]) -> tuple[list[int], str]:
     if isinstance(entry, list) and entry[:-1] == stamp:
         return stamp, str(entry[-1])
     return stamp, file_digest(file)
-
-
-def file_digest(file: Path) -> str:
-    """SHA-256 (hex) of the bytes of a file."""
-    digest = hashlib.sha256()
-    with file.open("rb") as handle:
-        while piece := handle.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 class ExportIdentity(NamedTuple):

@@ -6,12 +6,12 @@ folder was made from and the SHA-256 of each file. Imports no torch.
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from distillspec.errors import DistillSpecError
+from distillspec.runtime.file_digest import file_digest
 from distillspec.runtime.plain_files import BoundedText, read_json
 from distillspec.text.command import command
 
@@ -186,5 +186,4 @@ def _sum(file: Path) -> str:
 @lru_cache
 def _sum_of(file: Path, size: int, changed: int) -> str:
     """Read again only if the file changed: a run asks for its target's folder several times."""
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return file_digest(file)

