@@ -3,8 +3,8 @@
     for m in 1 2 5 15 60; do ./launch.sh compare curve minutes=$m name=curve-$m; done
     python eval/bench/curve.py checkpoints/runs/compare/curve-* --temperatures 0 1
 
-Each folder is one of `compare`; each point a training of its own, whose learning rate went down at
-its end. Folders of equal minutes add up: variants that were trained at the same time on separate
+Each folder is one of `compare`, or one run; each point is a training whose learning rate went down
+at its end. Folders of equal minutes add up: variants that were trained at the same time on separate
 cores. All drafts are measured on the same texts, which the target draws at each temperature.
 
 Four points or more get a fitted curve (`fitted_curve.py`), which is read beyond the last one.
@@ -30,6 +30,7 @@ from distillspec.assembly.target_data import target_responses
 from distillspec.assembly.text import pair_prompts
 from distillspec.assembly.trimmed_head import with_head
 from distillspec.errors import DistillSpecError
+from distillspec.measure.summary.records import DISTILLED
 from distillspec.measure.summary.variants import MeasuredVariant, VariantStanding, standings
 from distillspec.measure.summary.variants_file import read_round
 from distillspec.models.loading.precision import describe
@@ -44,6 +45,10 @@ from distillspec.workflows.compare_measure import HOME, VariantMeasure
 _BEYOND = (2.0, 4.0)  # the fit is read at so many times the longest training
 
 
+_COMPARISON = "first.json"
+_CONTROL = "control"
+
+
 class Trained(NamedTuple):
     """The runs of one variant, one for each seed."""
 
@@ -56,17 +61,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="+", type=Path, help="of comparisons that have ended")
+    parser.add_argument(
+        "folders", nargs="+", type=Path, help="comparisons and runs that have ended"
+    )
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 1.0])
-    parser.add_argument("--control", default="control", help="the variant to compare with")
-    parser.add_argument("--texts", type=int, help="default: those of the comparison")
+    parser.add_argument("--control", default=_CONTROL, help="the variant to compare with")
+    parser.add_argument("--texts", type=int, default=128, help="held-out prompts")
+    parser.add_argument("--new-tokens", type=int, default=64, help="tokens of each text")
+    parser.add_argument("--gamma", type=int, default=4, help="block size of tau")
     result_file.add_argument(parser)
     arguments = parser.parse_args()
     # 1. The runs, and the pair and the text that they share.
-    plans = [read_round(folder / "first.json").plan for folder in arguments.folders]
-    plan = ComparisonConfig.model_validate(plans[0])
-    if arguments.texts is not None:
-        plan = plan.model_copy(update={"texts": arguments.texts})
+    plan = ComparisonConfig(
+        kind="comparison",
+        recipe="",
+        minutes=1,
+        variants={DISTILLED: {}},
+        texts=arguments.texts,
+        gamma=arguments.gamma,
+        max_new_tokens=arguments.new_tokens,
+    )
     runs = _runs(arguments.folders)
     recipe = _recipe_of(runs[0].folders[0])
     prepare_process(recipe)
@@ -103,12 +117,17 @@ def _runs(folders: Sequence[Path]) -> list[Trained]:
     """All variants of all comparisons, the shortest training first."""
     found: dict[tuple[float, str], list[Path]] = {}
     for folder in folders:
-        result = read_round(folder / "first.json")
+        if not (folder / _COMPARISON).exists():
+            recipe = _recipe_of(folder)
+            minutes = recipe.distill.max_minutes
+            name = _CONTROL if set(recipe.distill.terms) == {"nll"} else DISTILLED
+            found.setdefault((math.nan if minutes is None else minutes, name), []).append(folder)
+            continue
+        result = read_round(folder / _COMPARISON)
         for standing in result.tables[0].standings:
-            if standing.variant == UNDISTILLED:
-                continue
-            runs = found.setdefault((result.minutes, standing.variant), [])
-            runs += [folder / "first" / standing.variant / f"seed-{s}" for s in result.seeds]
+            if standing.variant != UNDISTILLED:
+                runs = found.setdefault((result.minutes, standing.variant), [])
+                runs += [folder / "first" / standing.variant / f"seed-{s}" for s in result.seeds]
     return [Trained(minutes, name, found[minutes, name]) for minutes, name in sorted(found)]
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from distillspec.models.runners.cache import GrowingCache, additive_mask
 from distillspec.models.sampling.forward import Forward, forward_of, read_prompts
@@ -49,6 +52,34 @@ def continued(forward: Forward, texts: list[Tensor], following: list[Tensor]) ->
     visible = torch.arange(longest + 1) >= longest - lengths
     mask = additive_mask(visible, torch.float32)[:, None, None]
     return forward(torch.stack(following), cache, mask, lengths)
+
+
+class LargestInput(TorchDispatchMode):
+    """Records the most elements that an input of a batched product had."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.bmm.default:
+            self.elements = max(self.elements, *(operand.numel() for operand in args))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_reading_prompts_does_not_copy_a_frozen_head_for_every_row(
+    precision: torch.dtype | None,
+) -> None:
+    model = tiny_model("llama").requires_grad_(False)
+    head = model.get_output_embeddings().weight.numel()
+    with (
+        torch.no_grad(),
+        torch.autocast("cpu", precision, enabled=precision is not None),
+        forward_of(model) as forward,
+        LargestInput() as largest,
+    ):
+        logits = forward(torch.stack(prompts_of([6] * 8)), GrowingCache(), None, None)
+    assert logits.shape == (8, VOCABULARY)
+    assert largest.elements < 2 * head
 
 
 def test_weights_that_were_cast_give_logits_of_that_precision() -> None:
