@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 from distillspec.assembly.pair import ModelPair
 from distillspec.assembly.target_data import target_sampler, target_store
-from distillspec.corpus.sources.frequent_tokens import FrequentTokens, frequent_tokens
+from distillspec.corpus.sources.frequent_tokens import FrequentTokens, covering, frequent_tokens
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.corpus.stores.responses import row_seed
+from distillspec.models.loading.hot_tokens import hot_tokens
+from distillspec.recipe.written_files import HOT_TOKENS
 
 _DRAWN = 32  # responses that are drawn to count tokens in, if the target has stored none
 
@@ -21,9 +23,10 @@ def kept_tokens(
     target_responses: dict[str, Tokens] | None,
     keep: int,
 ) -> FrequentTokens:
-    """The most frequent tokens of the text that training reads.
+    """The tokens that the draft's folder names; else the most frequent of the training's text.
 
-    End-of-text and special tokens are always kept.
+    A draft that was trained with a head of `keep` tokens goes on with them. Where tokens are
+    counted, end-of-text and special tokens are always kept.
 
     Args:
         pair: Names the special tokens.
@@ -32,14 +35,27 @@ def kept_tokens(
         keep: Number of kept tokens.
     """
     in_data = [prompt.response for prompt in training if prompt.response is not None]
+    texts = in_data if target_responses is None else target_responses.values()
+    named = named_tokens(pair, keep)
+    if named is not None:
+        return covering(texts, named)
     special = pair.eos_token_ids.union(pair.tokenizer.all_special_ids)
     return frequent_tokens(
-        in_data if target_responses is None else target_responses.values(),
+        texts,
         keep,
         # Special tokens may lie beyond the shared vocabulary.
         always=frozenset(token for token in special if token < pair.vocab_size),
         vocab_size=pair.vocab_size,
     )
+
+
+def named_tokens(pair: ModelPair, keep: int) -> Tokens | None:
+    """The `keep` tokens in hot_token_ids.json of the draft's folder; None if it has other ones."""
+    plan = pair.recipe.pair
+    if not isinstance(plan.draft, str):
+        return None
+    tokens = hot_tokens(plan.draft, plan.draft_revision, pair.vocab_size)
+    return tokens if tokens is not None and len(tokens) == keep else None
 
 
 def with_head(
@@ -57,7 +73,7 @@ class ForeseenHead(NamedTuple):
 
     Attributes:
         pair: With that head.
-        counted_in: The text that its tokens were counted in, in words.
+        counted_in: The text that its tokens were counted in, or what names them, in words.
     """
 
     pair: ModelPair
@@ -76,6 +92,9 @@ def foreseen_head(pair: ModelPair, training: Sequence[Prompt]) -> ForeseenHead |
     plan = pair.recipe.pair.draft_head
     if plan is None:
         return None
+    named = named_tokens(pair, plan.keep)
+    if named is not None:
+        return ForeseenHead(pair.trimmed_to(named), f"an earlier training ({HOT_TOKENS})")
     in_data = {p.key: p.response for p in training if p.response is not None}
     if "target" not in pair.recipe.distill.stored:
         texts, counted_in = in_data, "the responses in the data, as training does"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from distillspec.errors import DistillSpecError
+from distillspec.models.loading.hot_tokens import with_own_head
 from distillspec.models.loading.load import load_model, load_tokenizer
 from distillspec.models.loading.precision import fast_dtype
 from distillspec.models.runners.eager import check_text_fits, vocabulary_size
@@ -95,6 +96,8 @@ def load_decode_pair(
     token_map = None
     try:
         vocab_size = check_pair(target_tokenizer, draft_tokenizer, *sizes, _WHERE)
+        if isinstance(draft, str | Path):
+            with_own_head(draft_model, str(draft))
     except TokenizersDifferError:
         if not allows_two_tokenizers or has_encoder:
             raise

@@ -23,6 +23,7 @@ from distillspec.measure.timed.race import (
 )
 from distillspec.methods.build import max_slots
 from distillspec.methods.candidates import candidates
+from distillspec.models.loading.hot_tokens import with_own_head
 from distillspec.models.loading.load import load_model, load_tokenizer
 from distillspec.models.loading.precision import fast_dtype
 from distillspec.models.runners.eager import context_of_model, vocabulary_size
@@ -204,7 +205,7 @@ def _load(target: str, draft: str) -> _Pair:
         vocabulary_size(draft_model),
         where="target and draft of tune",
     )
-    return _Pair(target_model, draft_model, tokenizer, vocab_size, device)
+    return _Pair(target_model, with_own_head(draft_model, draft), tokenizer, vocab_size, device)
 
 
 def _takes_trees(pair: _Pair) -> bool:

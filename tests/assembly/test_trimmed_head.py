@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,27 @@ def test_the_most_frequent_tokens_and_all_ends_are_kept(plan: dict[str, Any]) ->
     training = pair_prompts(pair).training
     responses = {training[0].key: (7, 7, 7, 9), training[1].key: (9, 11)}
     assert kept_tokens(pair, training, responses, 3).tokens == (0, 7, 9)
+
+
+def test_a_draft_that_was_trained_with_a_trimmed_head_goes_on_with_it(
+    plan: dict[str, Any], tiny_pair: Path, tmp_path: Path
+) -> None:
+    draft = Path(shutil.copytree(tiny_pair / "draft", tmp_path / "trained"))
+    (draft / "hot_token_ids.json").write_text("[0, 5, 11]")
+    named = {**plan["pair"], "draft": str(draft)}
+    pair = load_pair(recipe(plan, pair={**named, "draft_head": {"keep": 3}}))
+    training = pair_prompts(pair).training
+    responses = {training[0].key: (7, 7, 7, 9), training[1].key: (9, 11)}
+    kept = kept_tokens(pair, training, responses, 3)
+    assert kept.tokens == (0, 5, 11)
+    assert kept.share == pytest.approx(1 / 6)
+    assert with_head(pair, training, responses).kept == (0, 5, 11)
+    head = foreseen_head(pair, training)
+    assert head is not None and head.pair.kept == (0, 5, 11)
+    assert head.counted_in == "an earlier training (hot_token_ids.json)"
+    # Another number of tokens is counted; without `draft_head` the head is whole.
+    assert kept_tokens(pair, training, responses, 4).tokens == (0, 7, 9, 11)
+    assert with_head(load_pair(recipe(plan, pair=named)), training, responses).kept is None
 
 
 def test_a_recipe_without_a_trimmed_head_keeps_its_pair(plan: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_model, load_tokenizer
+from distillspec.models.vocabulary.trimmed_head import kept_tokens
 from distillspec.workflows.decode_pair import folder_of, load_decode_pair
 from tests.models.two_tokenizers import save_other_draft
 from tests.seq2seq import START, written_pair
@@ -22,6 +24,17 @@ def test_a_model_that_is_loaded_is_used_as_it_is(tiny_pair: Path) -> None:
     assert pair.tokenizer is tokenizer
     assert (pair.vocab_size, pair.token_map, pair.has_encoder) == (300, None, False)
     assert folder_of(target) == folder_of(tiny_pair / "target")
+
+
+def test_a_draft_is_decoded_with_the_head_that_it_was_trained_with(
+    tiny_pair: Path, tmp_path: Path
+) -> None:
+    draft = Path(shutil.copytree(tiny_pair / "draft", tmp_path / "draft"))
+    (draft / "hot_token_ids.json").write_text("[0, 5, 11]")
+    pair = load_decode_pair(tiny_pair / "target", draft, None, allows_two_tokenizers=True)
+    kept = kept_tokens(pair.draft)
+    assert kept is not None and kept.tolist() == [0, 5, 11]
+    assert kept_tokens(pair.target) is None
 
 
 def test_another_tokenizer_is_bridged_where_the_method_allows_it(

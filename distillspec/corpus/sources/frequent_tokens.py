@@ -22,6 +22,13 @@ class FrequentTokens(NamedTuple):
     share: float
 
 
+def covering(texts: Iterable[Sequence[int]], tokens: Tokens) -> FrequentTokens:
+    """These tokens, and the share of the texts that they cover; 0 without text."""
+    counts = Counter(token for text in texts for token in text)
+    covered = sum(counts[token] for token in tokens)
+    return FrequentTokens(tokens, covered / counts.total() if counts else 0.0)
+
+
 def frequent_tokens(
     texts: Iterable[Sequence[int]], keep: int, *, always: frozenset[int], vocab_size: int
 ) -> FrequentTokens:
