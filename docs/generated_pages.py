@@ -44,6 +44,7 @@ In a checkout, `./launch.sh VERB ...` does the same after it has set up the envi
 | `compare` | find the best objective, source or other key at equal cost |
 | `decode` | look at one text, with the status of every token |
 | `tune` | find the fastest way to decode with a pair on your prompts |
+| `fetch` | get a published model from the package index |
 | `schema` | set up an editor |
 
 | exit code | meaning |

@@ -23,6 +23,7 @@ from distillspec.measure.summary.variants_file import ComparisonRound
 from distillspec.report import columns
 from distillspec.report.grid import TERMINAL
 from distillspec.text.numbers import NONE
+from docs import across
 from docs.kept import BenchTables, Kept, typed_command
 from docs.published import CLAIMS, Claim
 
@@ -42,6 +43,19 @@ what to expect, and to compare your own runs.
 ## Published claims and our figures
 
 """
+DRIFT = """## Gain against drift
+
+How far the target has drifted away from its draft, and what distilling then gains. All have the
+same draft, and 75 seconds of training. A verdict is tested at one gamma for each temperature: the
+distilled draft's fastest.
+
+"""
+PREDICTIONS = """## Predictions against the clock
+
+Measured over predicted speed-up, over all drafts and temperatures of an evaluation. 1 is a perfect
+prediction.
+
+"""
 MISSING = "not measured here"
 FOOT = """## Earlier measurements
 
@@ -54,7 +68,11 @@ Next step: [How speed is measured](how-speed-is-measured.md).
 
 def page(results: Mapping[str, Kept]) -> str:
     """The text of docs/explanation/results.md."""
-    parts = [HEAD + claims_table(results)]
+    parts = [
+        HEAD + claims_table(results),
+        f"{DRIFT}{across.drift_table(results)}",
+        f"{PREDICTIONS}{across.predictions_table(results)}",
+    ]
     parts += [
         f"## {kept.name}\n\n{_provenance(kept)}\n{_tables(kept)}" for kept in results.values()
     ]

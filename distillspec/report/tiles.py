@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from distillspec.measure.stats.intervals import FEWEST
 from distillspec.measure.summary.records import Recommendation, Summary
 from distillspec.recipe.hub_id import is_hub_id
+from distillspec.recipe.published import published_at
 from distillspec.report.figures.theme import degrees
 from distillspec.text.numbers import NO_INTERVAL, interval, known
 
@@ -40,7 +41,12 @@ def title(summary: Summary) -> str:
 def _name(path: Any) -> str:
     if not isinstance(path, str) or is_hub_id(path):
         return path or ""
-    return "/".join(["...", *Path(path).parts[-2:]])
+    published = published_at(Path(path))
+    if published is not None and published.role == "target":
+        return published.model.hub_id
+    parts = Path(path).parts
+    # A made draft has no folder: its name is in words.
+    return path if len(parts) <= 2 else "/".join(["...", *parts[-2:]])
 
 
 def facts(summary: Summary) -> list[str]:

@@ -83,6 +83,15 @@ def test_the_title_names_target_and_draft(by_hand: Summary) -> None:
         title(replace(by_hand, environment={"models": models}))
         == ".../a/target with the draft org/draft: hand <made>"
     )
+    made = {
+        "target": {"path": "checkpoints/converted/smollm2-135m/target"},
+        "undistilled": {"path": "layers 0, 29 of the target"},
+    }
+    assert (
+        title(replace(by_hand, environment={"models": made}))
+        == "HuggingFaceTB/SmolLM2-135M-Instruct with the draft layers 0, 29 of the target: "
+        "hand <made>"
+    )
     assert title(replace(by_hand, environment={})) == "Speculative decoding: hand <made>"
 
 
