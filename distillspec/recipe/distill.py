@@ -159,11 +159,23 @@ class DistillConfig(Section):
 
     @property
     def loss_in_words(self) -> str:
-        """What is minimised, such as `0.7 forward kl + 0.3 nll` or `forward kl (60%), then ...`."""
+        """What is minimised: `0.7 forward kl + 0.3 nll`, or `forward kl (60%), then ...`."""
         if not self.schedule:
             return self._loss_in_words
-        parts = zip(self.phases, self.phase_shares, strict=True)
-        return ", then ".join(f"{phase._loss_in_words} ({share:.0%})" for phase, share in parts)
+        return ", then ".join(
+            f"{phase._loss_in_words} ({length})"
+            for phase, length in zip(self.phases, self.phase_lengths_in_words, strict=True)
+        )
+
+    @property
+    def phase_lengths_in_words(self) -> tuple[str, ...]:
+        """How long each phase lasts, such as `60%` or `until alpha is 0.65, at most 60%`."""
+        return tuple(
+            f"{phase.share:.0%}"
+            if phase.until_alpha is None
+            else f"until alpha is {phase.until_alpha:g}, at most {phase.share:.0%}"
+            for phase in self.schedule
+        )
 
     @property
     def _loss_in_words(self) -> str:

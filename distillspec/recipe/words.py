@@ -9,9 +9,9 @@ from distillspec.recipe.schema import Recipe
 def plan_in_words(recipe: Recipe) -> str:
     """One line: objective, source of text, temperature, length."""
     plan = recipe.distill
+    lengths = [f" ({length} of the run)" for length in plan.phase_lengths_in_words] or [""]
     phases = ", then ".join(
-        _phase_in_words(phase) + (f" ({share:.0%} of the run)" if plan.schedule else "")
-        for share, phase in zip(plan.phase_shares, plan.phases, strict=True)
+        _phase_in_words(phase) + length for phase, length in zip(plan.phases, lengths, strict=True)
     )
     # A run that is ended by its minutes has a very large number of steps.
     steps = f"{plan.max_steps} steps" if plan.max_steps < 1_000_000 else ""

@@ -1,4 +1,4 @@
-"""The summary in the terminal: tables, then the findings in words."""
+"""The summary in the terminal: tables, findings, and last what it comes to in four answers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from distillspec.measure.summary.records import Summary
 from distillspec.report import columns
 from distillspec.report.figures.theme import degrees
 from distillspec.report.grid import TERMINAL, Grid
+from distillspec.report.tiles import tiles
 from distillspec.text.numbers import number
 
+_FINDINGS = 5
 _STYLES = {
     "best": "bold",
     "fastest": "bold",
@@ -38,9 +40,26 @@ def summary_table(summary: Summary) -> RenderableType:
     ):
         if records:
             parts += [Text(title, style="bold"), _table(grid(summary, TERMINAL)), Text("")]
-    parts.append(Text("Findings", style="bold"))
-    parts += [Padding(Text(f"- {note}"), (0, 0, 0, 1)) for note in summary.notes]
+    parts += [*_findings(summary), Text("")]
+    # The last lines are those that a terminal shows.
+    for tile in tiles(summary):
+        parts.append(Text(f"{tile.number}  {tile.label}", style="bold"))
+        parts += [_indented(f"{question} {answer}") for question, answer in tile.answers]
     return Group(*parts)
+
+
+def _findings(summary: Summary) -> list[RenderableType]:
+    """All cautions, and the first of the other findings."""
+    others = [note for note in summary.notes if note not in summary.cautions]
+    shown = [*summary.cautions, *others[:_FINDINGS]]
+    lines = [Text("Findings", style="bold"), *(_indented(f"- {note}") for note in shown)]
+    if len(others) > _FINDINGS:
+        lines.append(_indented(f"- {len(others) - _FINDINGS} more in report.html"))
+    return lines
+
+
+def _indented(text: str) -> Padding:
+    return Padding(Text(text), (0, 0, 0, 1))
 
 
 def _heading(summary: Summary, temperature: float) -> Text:

@@ -69,7 +69,11 @@ def test_the_plan_tells_the_stages_in_order_and_creates_nothing(place: Path) -> 
         "100% sampled from the target once; then 50% sampled from the target once, 50% sampled "
         "from the draft's current weights (entire batches)"
     )
-    words = "forward kl (60%), then jsd[0.5] (30%), then jsd[0.5] (10%), 1000 steps or 4 minutes"
+    until = "(until alpha is 0.65, at most {})"
+    words = (
+        f"forward kl {until.format('60%')}, then jsd[0.5] {until.format('30%')}, "
+        "then jsd[0.5] (10%), 1000 steps or 4 minutes"
+    )
     assert words in reported["train"]
     assert reported["run folder"] == "checkpoints/runs/r/<run id>"
     assert "gamma [3]" in reported["evaluate"]

@@ -87,3 +87,18 @@ def test_categories_have_their_rates_and_small_ones_their_counts(
     for number in ("60.0%", "50.0% to 70.0%", "2.20", "1.60x", "1.50 to 1.70"):
         assert number in many[0]
     assert "60 of 100" in few[0] and "85 in 25" in few[0] and "nan" not in few[0]
+
+
+def test_the_last_lines_answer_whether_it_is_faster(by_hand: Summary) -> None:
+    text = shown(by_hand)
+    answers = text[text.index("Findings") :]
+    assert answers.index("Is it faster?") < answers.index("How sure?")
+    assert answers.count("Is it faster?") == 2  # temperatures
+
+
+def test_five_findings_and_every_caution_are_shown(by_hand: Summary) -> None:
+    notes = [f"finding {number}" for number in range(9)]
+    text = shown(replace(by_hand, notes=notes, cautions=["finding 8"]))
+    found = [line.strip() for line in text.splitlines() if "- finding" in line]
+    assert found == [f"- finding {number}" for number in (8, 0, 1, 2, 3, 4)]
+    assert "- 3 more in report.html" in text
