@@ -21,6 +21,7 @@ SOURCES = (
     "eval/suites",
     "eval/metrics",
     "checkpoints/nano-python",
+    "checkpoints/smollm2-135m",
     "pyproject.toml",
     "setup.py",
     "README.md",
@@ -113,6 +114,10 @@ def test_the_wheel_holds_all_that_is_shipped_and_no_more(installed: Installed) -
         f"distillspec/builtin/models/{path.relative_to(models)}"
         for path in (models / "nano-python").rglob("*.*")
         if path.suffix in (".json", ".safetensors")
+    }
+    draft = models / "smollm2-135m" / "draft"
+    shipped |= {
+        f"distillspec/builtin/models/{path.relative_to(models)}" for path in draft.iterdir()
     }
     assert held == shipped
     modules = {

@@ -19,6 +19,7 @@ from distillspec.recipe.output import RUNS
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
+from distillspec.runtime.world import World
 from distillspec.text.foreign import say
 
 
@@ -109,6 +110,7 @@ def request(arguments: Namespace) -> Request:
     if is_recipe or not os.path.isdir(arguments.path):
         recipe = distillation(arguments)
         if not (arguments.dump_config or arguments.dry_run):
+            _fetch_missing(recipe)
             plan(recipe, arguments.path)  # what would fail hours later fails now
         return Request(recipe, None)
     folder = run_folder(arguments.path)
@@ -120,6 +122,22 @@ def request(arguments: Namespace) -> Request:
         )
     arguments.path = str(folder / "recipe.yaml")
     return Request(distillation(arguments), folder)
+
+
+def _fetch_missing(recipe: Recipe) -> None:
+    """Get a pair's published models that were never fetched, as models of the Hub are downloaded.
+
+    Several processes would fetch into one folder at once: they get the error that names the verb.
+    """
+    named = [name for name in (recipe.pair.target, recipe.pair.draft) if isinstance(name, str)]
+    folders = [folder for name in named if (folder := builtin.published(name)) is not None]
+    models = {folder.model.name: folder.model for folder in folders if not folder.path.exists()}
+    if not models or World.from_environment().size > 1:
+        return
+    from distillspec.workflows import fetch
+
+    for model in models.values():
+        fetch.fetch(model)
 
 
 def run_folder(path: str) -> Path:

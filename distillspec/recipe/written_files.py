@@ -19,6 +19,7 @@ MARKER = "pretraining.json"
 README = "README.md"  # the user's, and kept
 
 HOT_TOKENS = "hot_token_ids.json"
+SHARED_EMBEDDINGS = "shared_embeddings.json"  # names the weight that a shipped draft is without
 LICENCE, NOTICE = "LICENSE", "NOTICE"  # of a published model, and of what is made of it
 
 TOKENIZER_FILES = (

@@ -52,7 +52,8 @@ def _findings(summary: Summary) -> list[RenderableType]:
     """All cautions, and the first of the other findings."""
     others = [note for note in summary.notes if note not in summary.cautions]
     shown = [*summary.cautions, *others[:_FINDINGS]]
-    lines = [Text("Findings", style="bold"), *(_indented(f"- {note}") for note in shown)]
+    lines: list[RenderableType] = [Text("Findings", style="bold")]
+    lines += [_indented(f"- {note}") for note in shown]
     if len(others) > _FINDINGS:
         lines.append(_indented(f"- {len(others) - _FINDINGS} more in report.html"))
     return lines

@@ -155,4 +155,4 @@ def _how_sure(summary: Summary, best: Recommendation) -> str:
     text = f"{summary.confidence:.0%} interval {bounds} over {summary.documents or '?'} documents"
     doubts = len(summary.cautions)
     counted = "1 caution" if doubts == 1 else f"{doubts} cautions"
-    return text + (f"; {counted} below" if doubts else "")
+    return text + (f"; {counted} among the findings" if doubts else "")

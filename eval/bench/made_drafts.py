@@ -62,7 +62,7 @@ def main() -> None:
     )
     parser.add_argument("--suite", default="eval/suites/made-drafts.yaml", help="a comparison")
     parser.add_argument("--trained", type=Path, metavar="FILE", help="first.json of its folder")
-    parser.add_argument("--gammas", type=int, nargs="+", default=[1, 2, 4, 6, 8])
+    parser.add_argument("--gammas", type=int, nargs="+", default=[2, 4, 8])
     parser.add_argument("--texts", type=int, default=32, help="texts for the mass of a head")
     result_file.add_argument(parser)
     arguments = parser.parse_args()

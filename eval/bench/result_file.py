@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,7 +42,7 @@ def write(
     path: Path | None = arguments.json
     if path is None:
         return
-    settings = {key: value for key, value in vars(arguments).items() if key != "json"}
+    settings = {key: _setting(value) for key, value in vars(arguments).items() if key != "json"}
     # Where the file went is no part of how its tables came about.
     command = list(sys.orig_argv)
     if "--json" in command:
@@ -56,6 +57,13 @@ def write(
         "tables": {title: [_plain(row) for row in rows] for title, rows in tables.items()},
     }
     atomic.write_json(path, without_nan(content))
+
+
+def _setting(value: Any) -> Any:
+    """As JSON can hold it: paths become words."""
+    if isinstance(value, list):
+        return [_setting(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def percent(share: Interval | None) -> Interval | None:

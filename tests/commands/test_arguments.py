@@ -11,7 +11,9 @@ import pytest
 from distillspec.commands import arguments
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.pretraining import PretrainRecipe
+from distillspec.recipe.published import SMOLLM2, PublishedModel
 from distillspec.recipe.schema import Recipe
+from distillspec.workflows import fetch
 
 RUN = Path("checkpoints/runs/pair/1")
 
@@ -28,6 +30,20 @@ def test_a_recipe_file_starts_a_new_run_with_its_overrides() -> None:
     request = arguments.request(parsed("pair.yaml", "seed=3"))
     assert request.folder is None
     assert (request.recipe.name, request.recipe.seed) == ("pair", 3)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_published_model_that_is_missing_is_fetched_by_a_run(
+    processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[PublishedModel] = []
+    monkeypatch.setattr(fetch, "fetch", fetched.append)
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    published = ("pair.target=smollm2-135m/target", "pair.draft={kind: pruned, layers: 1}")
+    # Nothing was made, so the plan refuses the pair afterwards.
+    with pytest.raises(DistillSpecError, match="has not been fetched yet"):
+        arguments.request(parsed("pair.yaml", *published))
+    assert fetched == ([SMOLLM2] if processes == 1 else [])
 
 
 def test_a_run_folder_is_resumed_with_its_own_recipe() -> None:

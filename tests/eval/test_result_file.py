@@ -19,6 +19,7 @@ ROWS = [{"rule": "block", "K": 1, "kept": Interval(1.25, 1.0, 1.5), "more, %": m
 def arguments(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--gamma", type=int, default=8)
+    parser.add_argument("--runs", type=Path, nargs="+", default=[Path("runs/a"), Path("b")])
     add_argument(parser)
     return parser.parse_args(words)
 
@@ -32,7 +33,7 @@ def test_the_file_holds_tables_settings_and_how_they_came_about(
     write("verify", arguments("--json", str(path)), {"T = 1": ROWS}, 12)
     held = json.loads(path.read_text())
     assert held["bench"] == "verify" and held["documents"] == 12
-    assert held["settings"] == {"gamma": 8}
+    assert held["settings"] == {"gamma": 8, "runs": ["runs/a", "b"]}
     row = {"rule": "block", "K": 1, "kept": {"value": 1.25, "low": 1.0, "high": 1.5}}
     assert held["tables"] == {"T = 1": [{**row, "more, %": None}]}
     assert held["environment"]["command"] == ["python", "verify.py", "--gamma", "8"]

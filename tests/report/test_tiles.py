@@ -48,9 +48,9 @@ def test_how_sure_it_is_counts_documents_and_cautions(by_hand: Summary) -> None:
     sure = answers(tiles(replace(by_hand, cautions=[]))[0])["How sure?"]
     assert sure.startswith("95% interval") and sure.endswith("over 20 documents")
     doubted = answers(tiles(replace(by_hand, cautions=["a", "b"]))[0])["How sure?"]
-    assert doubted == f"{sure}; 2 cautions below"
+    assert doubted == f"{sure}; 2 cautions among the findings"
     doubted = answers(tiles(replace(by_hand, cautions=["a"]))[0])["How sure?"]
-    assert doubted == f"{sure}; 1 caution below"
+    assert doubted == f"{sure}; 1 caution among the findings"
 
 
 def test_a_tile_is_of_what_engines_run_and_names_the_faster_method(

@@ -16,16 +16,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.written_files import SHARED_EMBEDDINGS
 from distillspec.runtime import atomic
 from distillspec.runtime.plain_files import BoundedText, read_json
 
-SHARED = "shared_embeddings.json"
 WEIGHTS = "model.safetensors"
 _METADATA = {"format": "pt"}  # transformers looks for it
 
 
 class SharedEmbeddings(NamedTuple):
-    """The content of SHARED.
+    """The content of SHARED_EMBEDDINGS.
 
     Attributes:
         target: The target, as a recipe names it.
@@ -64,7 +64,7 @@ def leave_out(draft: Path, target: Path, folder: Path, *, name: str, weight: str
     save_file(weights, folder / WEIGHTS, _METADATA)
     (folder / WEIGHTS).chmod(0o644)
     shared_embeddings = SharedEmbeddings(name, weight, _digest(own))
-    atomic.write_json(folder / SHARED, shared_embeddings._asdict())
+    atomic.write_json(folder / SHARED_EMBEDDINGS, shared_embeddings._asdict())
 
 
 def put_back(stored: Path, target: Path, folder: Path) -> None:
@@ -79,7 +79,11 @@ def put_back(stored: Path, target: Path, folder: Path) -> None:
         DistillSpecError: The target's weight is another one than the draft's was.
     """
     record = read_json(
-        BoundedText(stored / SHARED, "the record of the shared embeddings", "copy the draft again"),
+        BoundedText(
+            stored / SHARED_EMBEDDINGS,
+            "the record of the shared embeddings",
+            "copy the draft again",
+        ),
         SharedEmbeddings,
     )
     shared = load_file(target / WEIGHTS).get(record.weight)
@@ -91,7 +95,10 @@ def put_back(stored: Path, target: Path, folder: Path) -> None:
         )
     weights = load_file(stored / WEIGHTS)
     shutil.copytree(
-        stored, folder, ignore=shutil.ignore_patterns(WEIGHTS, SHARED), dirs_exist_ok=True
+        stored,
+        folder,
+        ignore=shutil.ignore_patterns(WEIGHTS, SHARED_EMBEDDINGS),
+        dirs_exist_ok=True,
     )
     save_file({**weights, record.weight: shared}, folder / WEIGHTS, _METADATA)
     (folder / WEIGHTS).chmod(0o644)

@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.digest import model_digest
 from distillspec.models.loading.load import load_model
-from distillspec.models.loading.shared_embeddings import SHARED, leave_out, put_back
+from distillspec.models.loading.shared_embeddings import leave_out, put_back
 from distillspec.models.surgery.pruning import pruned
 from distillspec.recipe.start import PrunedDraftConfig
+from distillspec.recipe.written_files import SHARED_EMBEDDINGS
 
 WEIGHT = "model.embed_tokens.weight"
 
@@ -45,7 +46,17 @@ def test_embeddings_that_are_left_out_come_back_bit_for_bit(
     assert model_digest(tmp_path / "whole") == model_digest(folders.draft)
     load_model(str(tmp_path / "whole"), dtype=torch.float32)
     names = {file.name for file in (tmp_path / "whole").iterdir()}
-    assert names == {file.name for file in folders.draft.iterdir()} and SHARED not in names
+    assert (
+        names == {file.name for file in folders.draft.iterdir()} and SHARED_EMBEDDINGS not in names
+    )
+
+
+def test_what_is_stored_is_no_model_until_its_embeddings_are_back(folders: Folders) -> None:
+    leave_out(*folders, name="org/target", weight=WEIGHT)
+    with pytest.raises(DistillSpecError, match="without the embeddings of its target") as caught:
+        load_model(str(folders.stored), dtype=torch.float32)
+    stored = folders.stored
+    assert caught.value.fix.startswith(f"name it {stored.parent.name}/{stored.name}: ")
 
 
 def change(folder: Path) -> None:
