@@ -37,7 +37,13 @@ def test_every_shipped_file_has_a_name(elsewhere: Path) -> None:
     assert set(builtin.names("recipe")) == recipes
     suites = {path.stem for path in (ROOT / "eval/suites").glob("*.yaml")}
     assert set(builtin.names("suite")) | set(builtin.names("comparison")) == suites
-    assert set(builtin.names("comparison")) == {"drift", "objectives", "sources"}
+    assert set(builtin.names("comparison")) == {
+        "curve",
+        "drift",
+        "made-drafts",
+        "objectives",
+        "sources",
+    }
     for name in builtin.names("recipe"):
         assert load_recipe(name).name == name
     for name in builtin.names("suite"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillspec.models.loading.local_folder import TEXT_FILES, local_folder
-from distillspec.models.runners.eager import vocabulary_size
 from distillspec.models.vocabulary.trimmed_head import settle_head, trim_head
 from distillspec.recipe.written_files import HOT_TOKENS
 from distillspec.runtime.plain_files import BoundedText, read_json
@@ -40,7 +39,7 @@ def hot_tokens(path: str, revision: str | None, vocab_size: int) -> tuple[int, .
 
 def with_own_head(draft: PreTrainedModel, path: str) -> PreTrainedModel:
     """Trim the head of a loaded draft in place, as its folder says, for decoding."""
-    tokens = hot_tokens(path, None, vocabulary_size(draft))
+    tokens = hot_tokens(path, None, draft.get_output_embeddings().weight.shape[0])
     if tokens is not None:
         trim_head(draft, tokens)
         settle_head(draft)
