@@ -17,12 +17,13 @@ from distillspec.recipe.data import ChatTopicsSource, CodeSource, HubSource, Jso
 from distillspec.recipe.distill import DistillConfig
 from distillspec.recipe.endpoint import check_can_ask
 from distillspec.recipe.loading import load_suite
+from distillspec.recipe.made_draft import made_draft_line
 from distillspec.recipe.model_line import hub_or_missing, local_config, model_line, tokenizer_line
 from distillspec.recipe.output import RUNS, check_output, check_writable, output_folder
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.prompt_plan import AdversarialSource, PromptSource, PythonTopicsSource
 from distillspec.recipe.schema import HardwareConfig, PairConfig, Recipe
-from distillspec.recipe.start import LlamaShape, PrunedDraftConfig
+from distillspec.recipe.start import LlamaShape
 from distillspec.recipe.suite import Suite
 from distillspec.recipe.target_logits import CachedTargetConfig
 from distillspec.recipe.text_source import Origin, SourceShares
@@ -30,7 +31,6 @@ from distillspec.runtime.plain_files import check_regular
 
 _REPOSITORY = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _OF_EVALUATIONS = ("target", "draft", "prompts", "held out", "evaluate")
-_LAYER_KEYS = ("num_hidden_layers", "n_layer")
 
 
 class PlanLine(NamedTuple):
@@ -210,19 +210,10 @@ def _check_contexts(recipe: Recipe, source: str) -> None:
 
 
 def _draft(recipe: Recipe, source: str) -> str:
-    """Of a draft that is made: whether the target has the layers, where it lies here."""
     draft = recipe.pair.draft
     if isinstance(draft, str):
         return model_line(draft, f"{source}: pair.draft", decodes=True)
-    if isinstance(draft, PrunedDraftConfig):
-        layers = _layers_of(recipe.pair.target_weights)
-        if layers is not None:
-            numbers = ", ".join(map(str, draft.kept_layers(layers)))
-            return f"made: {draft.in_words()} ({numbers} of 0 to {layers - 1})"
-    else:
-        vocab_size = _whole(local_config(recipe.pair.target_weights) or {}, "vocab_size")
-        _check_size(draft.shape, vocab_size, recipe.hardware, f"{source}: pair.draft.shape")
-    return f"made: {draft.in_words()}"
+    return made_draft_line(recipe, draft, source)
 
 
 def _check_size(shape: LlamaShape, vocab_size: int, hardware: HardwareConfig, where: str) -> None:
@@ -233,13 +224,6 @@ def _whole(config: dict[str, Any], key: str) -> int:
     """A size that config.json gives; 0 where it gives none."""
     value = config.get(key)
     return value if isinstance(value, int) and value > 0 else 0
-
-
-def _layers_of(name: str) -> int | None:
-    """By config.json; None for a model that is not here, and where the file does not say."""
-    config = local_config(name) or {}
-    found = (config.get(key) for key in _LAYER_KEYS)
-    return next((layers for layers in found if isinstance(layers, int)), None)
 
 
 def _prompts(source: PromptSource, where: str) -> str:

@@ -97,23 +97,6 @@ _SHARDED = (
 
 RECIPE = (
     Rule(
-        keys=("optimizer.freeze_embeddings", "pair.draft.hidden_size"),
-        is_broken=lambda recipe: (
-            recipe.optimizer.freeze_embeddings
-            and getattr(recipe.pair.draft, "hidden_size", None) is not None
-        ),
-        what="optimizer.freeze_embeddings cannot be combined with a narrow draft "
-        "(pair.draft.hidden_size)",
-        fix="set optimizer.freeze_embeddings: false, or keep the target's width",
-        why="embeddings of another width are not the target's: they cannot be shared with it, and "
-        "they have much to learn",
-        example={
-            "pair.draft": {"kind": "pruned", "layers": 1, "hidden_size": 64},
-            "optimizer.freeze_embeddings": True,
-        },
-        fixed={"optimizer.freeze_embeddings": False},
-    ),
-    Rule(
         keys=("optimizer.ema", "hardware.strategy"),
         is_broken=lambda recipe: recipe.optimizer.ema is not None and _splits(recipe),
         what="optimizer.ema cannot be combined with hardware.strategy fsdp2 or zero3",

@@ -331,14 +331,11 @@ def test_python_source_names_its_code(place: Path) -> None:
     assert reported["prompts"] == "Python code of the standard library (**/*.py)"
 
 
-def test_a_draft_that_is_made_is_told_with_the_layers_that_the_target_has(place: Path) -> None:
+def test_a_draft_that_is_made_has_its_line(place: Path) -> None:
     made = "pair.draft={kind: pruned, layers: %s}"
     (place / "models/target/config.json").write_text('{"num_hidden_layers": 9}')
     assert lines("r.yaml", made % "2")["draft"] == "made: 2 layers of the target (0, 8 of 0 to 8)"
-    error = refused("r.yaml", made % "[0, 9]")
-    assert error.what == "there is no layer 9 to keep: the target has 9"
-    of_the_hub = lines("r.yaml", made % "2", "pair.target=org/name")
-    assert of_the_hub["draft"] == "made: 2 layers of the target"
+    assert refused("r.yaml", made % "[0, 9]").where == "pair.draft.layers"
 
 
 def test_an_output_with_foreign_files_is_refused_and_a_model_there_is_named(place: Path) -> None:
