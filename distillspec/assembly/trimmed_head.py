@@ -54,8 +54,7 @@ def named_tokens(pair: ModelPair, keep: int) -> Tokens | None:
     plan = pair.recipe.pair
     if not isinstance(plan.draft, str):
         return None
-    tokens = hot_tokens(plan.draft, plan.draft_revision, pair.vocab_size)
-    return tokens if tokens is not None and len(tokens) == keep else None
+    return hot_tokens(plan.draft, plan.draft_revision, pair.vocab_size, keep)
 
 
 def with_head(

@@ -103,14 +103,20 @@ def pretraining(arguments: Namespace) -> PretrainRecipe:
     return recipe
 
 
-def request(arguments: Namespace) -> Request:
-    """A new run of a recipe file, or the run of a folder; a resumed run keeps its recipe."""
+def request(arguments: Namespace, *, fetches: bool = False) -> Request:
+    """A new run of a recipe file, or the run of a folder; a resumed run keeps its recipe.
+
+    Args:
+        arguments: The command line.
+        fetches: Whether to get published models that were never fetched.
+    """
     # A built-in name is a recipe, even if there is a plain folder of this name.
     is_recipe = builtin.find("recipe", arguments.path) != Path(arguments.path)
     if is_recipe or not os.path.isdir(arguments.path):
         recipe = distillation(arguments)
         if not (arguments.dump_config or arguments.dry_run):
-            _fetch_missing(recipe)
+            if fetches:
+                _fetch_missing(recipe)
             plan(recipe, arguments.path)  # what would fail hours later fails now
         return Request(recipe, None)
     folder = run_folder(arguments.path)

@@ -20,7 +20,7 @@ def main(arguments: Namespace) -> int:
             where="command line: distillspec run",
             fix="a run writes its numbers to evaluation/<suite>/summary.json in its folder",
         )
-    recipe, folder = request(arguments)
+    recipe, folder = request(arguments, fetches=True)
     if only_look(arguments, recipe, as_json=arguments.json):
         return 0
     from distillspec.workflows import distill

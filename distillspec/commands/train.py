@@ -12,7 +12,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def main(arguments: Namespace) -> int:
-    recipe, folder = request(arguments)
+    recipe, folder = request(arguments, fetches=True)
     if only_look(arguments, recipe, as_json=False):
         return 0
     from distillspec.workflows import distill

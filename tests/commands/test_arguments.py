@@ -32,9 +32,9 @@ def test_a_recipe_file_starts_a_new_run_with_its_overrides() -> None:
     assert (request.recipe.name, request.recipe.seed) == ("pair", 3)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(("fetches", "processes"), [(True, 1), (True, 2), (False, 1)])
 def test_a_published_model_that_is_missing_is_fetched_by_a_run(
-    processes: int, monkeypatch: pytest.MonkeyPatch
+    fetches: bool, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetched: list[PublishedModel] = []
     monkeypatch.setattr(fetch, "fetch", fetched.append)
@@ -42,8 +42,8 @@ def test_a_published_model_that_is_missing_is_fetched_by_a_run(
     published = ("pair.target=smollm2-135m/target", "pair.draft={kind: pruned, layers: 1}")
     # Nothing was made, so the plan refuses the pair afterwards.
     with pytest.raises(DistillSpecError, match="has not been fetched yet"):
-        arguments.request(parsed("pair.yaml", *published))
-    assert fetched == ([SMOLLM2] if processes == 1 else [])
+        arguments.request(parsed("pair.yaml", *published), fetches=fetches)
+    assert fetched == ([SMOLLM2] if fetches and processes == 1 else [])
 
 
 def test_a_run_folder_is_resumed_with_its_own_recipe() -> None:

@@ -49,10 +49,11 @@ class Forward(NamedTuple):
         """Logits of the last position: long [B, T] -> [B, V]."""
         inputs = self._inputs(tokens, cache, mask, positions)
         if self.keeps_last:
-            # An index copies the last states. A slice of them has gaps between its rows, for which
-            # torch copies a frozen head's weight once per row: 3 GB for 51 rows of SmolLM2.
-            last = tokens.shape[1] - 1
-            inputs["logits_to_keep"] = torch.full((1,), last, device=tokens.device) if last else 1
+            inputs["logits_to_keep"] = 1
+            # A slice of the last states has gaps between its rows. For these, torch on a CPU copies
+            # a frozen head's weight once per row: 3 GB for 51 rows of SmolLM2. An index has none.
+            if tokens.device.type == "cpu" and tokens.shape[1] > 1:
+                inputs["logits_to_keep"] = torch.tensor([tokens.shape[1] - 1])
         return self._output(inputs)[:, -1]
 
     def logits(

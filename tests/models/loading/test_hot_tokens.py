@@ -43,8 +43,8 @@ def test_a_folder_without_the_file_has_its_whole_head(draft: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        ([0, VOCABULARY], f"not all in the draft's vocabulary of {VOCABULARY}"),
-        ([-1, 3], "not all in the draft's vocabulary"),
+        ([0, VOCABULARY], f"not all in the vocabulary of {VOCABULARY}"),
+        ([-1, 3], "not all in the vocabulary"),
         ([3, 3], "must ascend"),
         ([7, 3], "must ascend"),
         ([], "there must be some"),
@@ -58,3 +58,10 @@ def test_a_damaged_file_is_refused(draft: Path, content: object, what: str) -> N
         hot_tokens(str(draft), None, VOCABULARY)
     assert what in str(refused.value)
     assert "whole head" in str(refused.value)
+
+
+def test_another_number_of_ids_is_passed_over_before_they_are_checked(draft: Path) -> None:
+    write_tokens(draft, [0, VOCABULARY])
+    assert hot_tokens(str(draft), None, VOCABULARY, keep=3) is None
+    with pytest.raises(DistillSpecError, match="not all in the vocabulary"):
+        hot_tokens(str(draft), None, VOCABULARY, keep=2)
