@@ -157,24 +157,26 @@ def test_a_command_is_shown_without_its_interpreter() -> None:
     )
 
 
+TESTED = a_comparison(
+    quantity="speed",
+    against="undistilled",
+    temperature=1.0,
+    gamma=4,
+    relative=Interval(0.125, 0.05, 0.2),
+    verdict="higher",
+)
+
+
 # --- figures -------------------------------------------------------------------------------------
 
 
 def test_the_gain_of_distilling_is_where_it_was_tested(broken_down: Summary) -> None:
-    tested = a_comparison(
-        quantity="speed",
-        against="undistilled",
-        temperature=1.0,
-        gamma=4,
-        relative=Interval(0.125, 0.05, 0.2),
-        verdict="higher",
-    )
     others = [
-        replace(tested, verdict="not tested"),
-        replace(tested, quantity="tau"),
-        replace(tested, against="control"),
+        replace(TESTED, verdict="not tested"),
+        replace(TESTED, quantity="tau"),
+        replace(TESTED, against="control"),
     ]
-    summary = replace(broken_down, environment=ENVIRONMENT, comparisons=[*others, tested])
+    summary = replace(broken_down, environment=ENVIRONMENT, comparisons=[*others, TESTED])
     figure = faster_than_undistilled(Kept("nano-python", summary))
     assert figure is not None
     # Both drafts at their own fastest gamma, and not at the one of the verdict.
@@ -188,17 +190,9 @@ def test_the_gain_of_distilling_is_where_it_was_tested(broken_down: Summary) -> 
 
 
 def test_the_drift_table_has_the_gains_where_they_were_tested(broken_down: Summary) -> None:
-    tested = a_comparison(
-        quantity="speed",
-        against="undistilled",
-        temperature=1.0,
-        gamma=4,
-        relative=Interval(0.125, 0.05, 0.2),
-        verdict="higher",
-    )
-    unsure = replace(tested, against="control", verdict="no difference shown")
-    untested = replace(tested, quantity="expected tau", verdict="not tested")
-    summary = replace(broken_down, comparisons=[untested, tested, unsure])
+    unsure = replace(TESTED, against="control", verdict="no difference shown")
+    untested = replace(TESTED, quantity="expected tau", verdict="not tested")
+    summary = replace(broken_down, comparisons=[untested, TESTED, unsure])
     rows = across.drift_table({"nano-cpp": Kept("nano-cpp", summary)}).splitlines()
     (row,) = (line for line in rows if line.startswith("| far | 1 |"))
     assert row.endswith(" | – | +12.5 % [5.0, 20.0] | none shown (+12.5 % [5.0, 20.0]) |")

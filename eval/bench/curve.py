@@ -36,15 +36,16 @@ from distillspec.measure.summary.variants_file import read_round
 from distillspec.models.loading.precision import describe
 from distillspec.models.surgery.adapters import merged
 from distillspec.recipe.comparison import UNDISTILLED, ComparisonConfig
+from distillspec.recipe.data import DataConfig
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
 from distillspec.runtime.processes import join
 from distillspec.training.resume import BEST, load_best
 from distillspec.workflows.compare_measure import HOME, VariantMeasure
+from distillspec.workflows.run import read_head
+from distillspec.workflows.run_folder import RunFolder
 
 _BEYOND = (2.0, 4.0)  # the fit is read at so many times the longest training
-
-
 _COMPARISON = "first.json"
 _CONTROL = "control"
 
@@ -120,8 +121,14 @@ def _runs(folders: Sequence[Path]) -> list[Trained]:
         if not (folder / _COMPARISON).exists():
             recipe = _recipe_of(folder)
             minutes = recipe.distill.max_minutes
+            if minutes is None:
+                raise DistillSpecError(
+                    "this run was not ended by its minutes",
+                    where=str(folder),
+                    fix="give runs with distill.max_minutes",
+                )
             name = _CONTROL if set(recipe.distill.terms) == {"nll"} else DISTILLED
-            found.setdefault((math.nan if minutes is None else minutes, name), []).append(folder)
+            found.setdefault((minutes, name), []).append(folder)
             continue
         result = read_round(folder / _COMPARISON)
         for standing in result.tables[0].standings:
@@ -137,6 +144,13 @@ def _recipe_of(run: Path) -> Recipe:
     return recipe
 
 
+def _texts(recipe: Recipe) -> DataConfig:
+    """What the held-out prompts depend on, and the text that a trimmed head is counted in."""
+    # A longer training may have more prompts of the same source.
+    is_free = recipe.pair.draft_head is None
+    return recipe.data.model_copy(update={"max_prompts": None}) if is_free else recipe.data
+
+
 class _Drafts:
     """The trained drafts of runs that share a target and its text."""
 
@@ -145,21 +159,25 @@ class _Drafts:
         self.prompts = pair_prompts(pair)
         stored = "target" in pair.recipe.distill.stored
         training = self.prompts.training
-        # A trimmed head keeps the tokens that training counted in this text.
+        # The runs of a comparison do not store a trimmed head: it is counted again in this text.
         self._responses = target_responses(pair, training, join()).by_key if stored else None
 
     def measured(self, run: Trained, measure: VariantMeasure) -> list[MeasuredVariant]:
         found = []
         for folder in run.folders:
-            recipe = _recipe_of(folder)
-            if recipe.pair.target != self._pair.recipe.pair.target:
+            recipe, first = _recipe_of(folder), self._pair.recipe
+            if recipe.pair.target != first.pair.target or _texts(recipe) != _texts(first):
                 raise DistillSpecError(
-                    "this run has another target",
+                    "this run has another target or other data: it may have learned the texts that "
+                    "are measured here",
                     where=str(folder),
-                    fix="give folders of comparisons of one pair",
+                    fix="give folders of one pair and one set of prompts",
                 )
-            pair = with_draft_of(self._pair, recipe)
-            pair = with_head(pair, self.prompts.training, self._responses)
+            pair, head = with_draft_of(self._pair, recipe), RunFolder(folder).head_file
+            if head.exists():
+                pair = pair.trimmed_to(read_head(head, pair.vocab_size).tokens)
+            else:
+                pair = with_head(pair, self.prompts.training, self._responses)
             trained = pair.trainable_draft()
             load_best(trained, folder / BEST)
             found.append(measure.measure(merged(trained), pair, None))
@@ -170,22 +188,27 @@ Point = tuple[float, Mapping[str, VariantStanding]]
 
 
 def _rows(points: Sequence[Point], control: str) -> list[result_file.Row]:
-    return [
-        {
-            "minutes": minutes,
-            "draft": name,
-            "alpha": standing.alpha,
-            "expected tau": standing.tau,
-            f"over {control}, %": None
-            if name == control or control not in of
-            else result_file.percent(standing.relative),
-            "verdict": "" if name == control else standing.verdict,
-        }
-        for minutes, of in points
-        for name, standing in sorted(of.items())
-        # The undistilled draft is the same at each time.
-        if name != UNDISTILLED or minutes == points[0][0]
-    ]
+    _, first = points[0]
+    rows = [_row(0.0, first[UNDISTILLED], control, False)]
+    for minutes, of in points:
+        rows += [
+            _row(minutes, of[name], control, name != control and control in of)
+            for name in sorted(of.keys() - {UNDISTILLED})
+        ]
+    return rows
+
+
+def _row(
+    minutes: float, standing: VariantStanding, control: str, is_compared: bool
+) -> result_file.Row:
+    return {
+        "minutes": minutes,
+        "draft": standing.variant,
+        "alpha": standing.alpha,
+        "expected tau": standing.tau,
+        f"over {control}, %": result_file.percent(standing.relative) if is_compared else None,
+        "verdict": standing.verdict if is_compared else "",
+    }
 
 
 def _fits(points: Sequence[Point], gamma: int) -> list[result_file.Row]:

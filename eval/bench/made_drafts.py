@@ -53,8 +53,6 @@ from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.workflows.compare_variants import checked_variants
 
-_COMPARED_GAMMA = 4  # of the column c
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -81,16 +79,16 @@ def main() -> None:
     print(f"{describe(pair.device)}; {torch.get_num_threads()} threads")
     # 2. Time them, and print a table for each temperature.
     suite = load_suite(recipe.evaluate.suite).model_copy(
-        update={"gammas": tuple(sorted({*arguments.gammas, _COMPARED_GAMMA}))}
+        update={"gammas": tuple(sorted({*arguments.gammas, comparison.gamma}))}
     )
     held_out = sets.held_out[: arguments.texts]
     sizes, steps = _steps(pair, pairs, held_out, suite)
     trained = _trained(arguments.trained, comparison)
-    tables = {}
+    tables, gamma = {}, comparison.gamma
     for at, times in steps.items():
         highest = _highest_alphas(pair, pairs, held_out, suite, at)
         rows = [
-            _row(name, sizes[name], times, highest[name], trained.get(at, {}).get(name))
+            _row(name, sizes[name], times, highest[name], trained.get(at, {}).get(name), gamma)
             for name in pairs
         ]
         tables[f"T = {at:g}"] = rows
@@ -129,13 +127,17 @@ def _steps(
             drafts,
             [configuration(MethodConfig(), gamma) for gamma in suite.gammas],
             torch.tensor(middle, device=pair.device),
-            policy=SamplingPolicy(at, suite.top_k, suite.nucleus),
+            policy=_policy(suite, at),
             random_source=GeneratorSource(
                 torch.Generator(pair.device).manual_seed(derive_seed(suite.seed, "made drafts", at))
             ),
         )
         for at in suite.temperatures
     }
+
+
+def _policy(suite: Suite, temperature: float) -> SamplingPolicy:
+    return SamplingPolicy(temperature, suite.top_k, suite.nucleus)
 
 
 def _highest_alphas(
@@ -146,7 +148,7 @@ def _highest_alphas(
     temperature: float,
 ) -> dict[str, float]:
     """The target's mass on the tokens that each draft scores, on text of the target."""
-    policy = SamplingPolicy(temperature)
+    policy = _policy(suite, temperature)
     target = pair.target.model
     seed = derive_seed(suite.seed, "texts of made drafts", temperature)
     texts = drawn_texts(
@@ -184,14 +186,20 @@ def _trained(
 
 
 def _row(
-    name: str, size: int, times: StepTimes, highest: float, trained: VariantStanding | None
+    name: str,
+    size: int,
+    times: StepTimes,
+    highest: float,
+    trained: VariantStanding | None,
+    gamma: int,
 ) -> dict[str, Any]:
+    """gamma: the block size of the comparison's tau, at which c is shown too."""
     rounds = times.round_times(name)
     cap = cost_model.best_gamma(highest, rounds)
     row: dict[str, Any] = {
         "draft": name,
         "parameters, M": size / 1e6,
-        "c": times.draft_to_target_time(name, _COMPARED_GAMMA),
+        f"c at gamma {gamma}": times.draft_to_target_time(name, gamma),
         "break-even alpha": cost_model.break_even_alpha(rounds),
         "highest alpha": highest,
         "cap, x": cap.speedup,
@@ -201,7 +209,7 @@ def _row(
         best = cost_model.best_gamma(trained.alpha.value, rounds)
         row |= {
             "alpha": trained.alpha,
-            "tau at gamma 4": trained.tau,
+            f"tau at gamma {gamma}": trained.tau,
             "predicted, x": best.speedup,
             "by gamma": best.gamma,
         }
