@@ -10,8 +10,8 @@ from distillspec.export.folder import export_draft, update_draft
 from distillspec.export.push import push
 from distillspec.measure.summary.records import DISTILLED, Summary
 from distillspec.recipe.builtin import located, published
-from distillspec.recipe.data import ChatTopicsSource
-from distillspec.recipe.published import PublishedModel, folders_of
+from distillspec.recipe.data import ChatTopicsSource, HubSource
+from distillspec.recipe.published import PublishedFolder, PublishedModel
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.start import PrunedDraftConfig
 from distillspec.recipe.words import plan_in_words
@@ -95,26 +95,33 @@ def update_exported(run: Run) -> None:
 def _write_licence(run: Run) -> None:
     """A draft made of a published model gets its licence, and a NOTICE with what was changed."""
     recipe = run.recipe
-    if (model := origin_of_weights(recipe)) is None:
+    if (origin := _origin(recipe)) is None:
         return
-    folder = folders_of(model)[0].path
+    # The NOTICE of the published draft already has what was changed to make it.
+    notice = read_text(BoundedText(origin.path / NOTICE, "the notice of the published model", "-"))
     given = recipe.pair.draft
-    start = given if isinstance(given, str) else given.in_words()
-    notice = read_text(BoundedText(folder / NOTICE, "the notice of the published model", "-"))
-    notice += f"- distillspec has made a draft of this model: {start}; {plan_in_words(recipe)}.\n"
+    made = "trained its draft further" if isinstance(given, str) else "made a draft of this model"
+    start = "" if isinstance(given, str) else f"{given.in_words()}; "
+    notice += f"- distillspec has {made}: {start}{plan_in_words(recipe)}.\n"
     if isinstance(recipe.data.source, ChatTopicsSource):
         notice += "- The questions of the training come with distillspec, under Apache-2.0.\n"
     atomic.write_text(run.folder.draft / NOTICE, notice)
-    licence = read_text(BoundedText(folder / LICENCE, "the licence of the published model", "-"))
+    licence = read_text(
+        BoundedText(origin.path / LICENCE, "the licence of the published model", "-")
+    )
     atomic.write_text(run.folder.draft / LICENCE, licence)
 
 
 def origin_of_weights(recipe: Recipe) -> PublishedModel | None:
     """The published model that the draft's initial weights come from."""
+    origin = _origin(recipe)
+    return None if origin is None else origin.model
+
+
+def _origin(recipe: Recipe) -> PublishedFolder | None:
     start = recipe.pair.draft
     origin = recipe.pair.target if isinstance(start, PrunedDraftConfig) else start
-    folder = published(origin) if isinstance(origin, str) else None
-    return None if folder is None else folder.model
+    return published(origin) if isinstance(origin, str) else None
 
 
 def _gamma(run: Run, summary: Summary | None) -> int:
@@ -125,7 +132,7 @@ def _gamma(run: Run, summary: Summary | None) -> int:
 
 
 def _card_facts(run: Run, gamma: int, repository: str | None = None) -> CardFacts:
-    recipe = run.recipe
+    recipe, source = run.recipe, run.recipe.data.source
     target = recipe.pair.target_name  # on the Hub without a path of this machine
     model = origin_of_weights(recipe)
     only_text = "" if recipe.pair.endpoint is None else "; the target gave text only"
@@ -137,11 +144,18 @@ def _card_facts(run: Run, gamma: int, repository: str | None = None) -> CardFact
         start=None if isinstance(recipe.pair.draft, str) else recipe.pair.draft.in_words(),
         target=target if repository or recipe.export.push else located(target),
         num_assistant_tokens=gamma,
-        training=plan_in_words(recipe) + only_text,
+        training=plan_in_words(recipe) + only_text + _questions(recipe),
+        data=source.dataset if isinstance(source, HubSource) else None,
         caution=run.pair.vocabulary.caution(),
         has_encoder=run.pair.start_token is not None,
         is_chat=run.prompts.template_hash is not None,
     )
+
+
+def _questions(recipe: Recipe) -> str:
+    """The prompt set that comes with distillspec, with its licence."""
+    is_own = isinstance(recipe.data.source, ChatTopicsSource)
+    return "; the questions are chat-topics of distillspec, Apache-2.0" if is_own else ""
 
 
 def _base_model(recipe: Recipe) -> str | None:

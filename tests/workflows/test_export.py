@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.data import ChatTopicsSource, HubSource
 from distillspec.recipe.published import PUBLISHED, SMOLLM2
-from distillspec.recipe.schema import PairConfig
+from distillspec.recipe.schema import PairConfig, Recipe
 from distillspec.recipe.start import PrunedDraftConfig
 from distillspec.workflows import distill, evaluate, export
 from distillspec.workflows.fetch import fetch, notice
+from distillspec.workflows.run import started
 from distillspec.workflows.run_folder import RunFolder
 from tests.models.gguf_files import needs_gguf
 from tests.published import tiny_wheel
@@ -99,3 +101,25 @@ def test_a_draft_of_a_published_model_carries_its_licence_and_the_changes(
     assert "license: apache-2.0" in card and "base_model: makers/Tiny-Instruct" in card
     export.export(only_run(), None)  # again, over the licence
     assert (draft / "NOTICE").read_text().count(changes) == 1
+
+
+def test_a_card_names_the_prompts_that_it_may_name(
+    workplace: Path,
+) -> None:
+    distill.train(recipe(max_steps=2), None)
+    folder = only_run()
+    with started(RunFolder(folder).recipe(), folder) as run:
+        facts = export._card_facts(run, 4)
+        assert facts.data is None and "chat-topics" not in (facts.training or "")
+        hub = HubSource(kind="hub", dataset="openai/gsm8k", prompt="question")
+        run.recipe = of_source(run.recipe, hub)
+        assert export._card_facts(run, 4).data == "openai/gsm8k"
+        run.recipe = of_source(run.recipe, ChatTopicsSource(kind="chat-topics"))
+        assert "chat-topics of distillspec, Apache-2.0" in (
+            export._card_facts(run, 4).training or ""
+        )
+
+
+def of_source(recipe: Recipe, source: object) -> Recipe:
+    data = recipe.data.model_copy(update={"source": source})
+    return recipe.model_copy(update={"data": data})
