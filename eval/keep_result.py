@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ def keep(name: str, path: Path, conditions: str, into: Path = RESULTS) -> Path:
     if "cells" in values:
         values = _reduced(values)
         values["environment"] |= _of_run(path.parents[2])
+    environment = values["environment"]
+    environment["command"] = _portable(environment.get("command", []))
     kept = into / f"{name}.json"
     # One space a level: files of thousands of short lines, which `git diff` can still show.
     text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
@@ -79,8 +82,14 @@ def _of_run(folder: Path) -> dict[str, Any]:
         return {}
     return {
         "recipe": yaml_text.parse(recipe.read_text(encoding="utf-8"), where=str(recipe)),
-        "run_commands": [list(start.command) for start in provenance.read(log)],
+        "run_commands": [_portable(start.command) for start in provenance.read(log)],
     }
+
+
+def _portable(command: Sequence[str]) -> list[str]:
+    """Without the interpreter's path and its buffering, which are of one machine and one start."""
+    rest = list(command[1:])
+    return ["python", *rest[rest[:1] == ["-u"] :]] if command else []
 
 
 def main() -> int:

@@ -80,3 +80,15 @@ def test_other_files_and_large_ones_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DistillSpecError, match="bytes are more than 200,000"):
         keep("mine", path, "", tmp_path)
     assert not (tmp_path / "mine.json").exists()
+
+
+def test_no_path_of_the_machine_is_kept_with_a_command(
+    tmp_path: Path, broken_down: Summary
+) -> None:
+    words = ["/home/me/.venv/bin/python", "-u", "-m", "distillspec", "run", "r.yaml"]
+    environment = {**broken_down.environment, "command": words}
+    kept = keep(
+        "mine", evaluation(tmp_path, replace(broken_down, environment=environment)), "", tmp_path
+    )
+    command = read_summary(kept).environment["command"]
+    assert command == ["python", "-m", "distillspec", "run", "r.yaml"]
