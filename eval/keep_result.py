@@ -55,7 +55,8 @@ def keep(name: str, path: Path, conditions: str, into: Path = RESULTS) -> Path:
         values = _reduced(values)
         values["environment"] |= _of_run(path.parents[2])
     environment = values["environment"]
-    environment["command"] = _portable(environment.get("command", []))
+    if "command" in environment:
+        environment["command"] = _portable(environment["command"])
     kept = into / f"{name}.json"
     # One space a level: files of thousands of short lines, which `git diff` can still show.
     text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
