@@ -18,7 +18,13 @@ from distillspec.recipe.distill import DistillConfig
 from distillspec.recipe.endpoint import check_can_ask
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.made_draft import made_draft_line
-from distillspec.recipe.model_line import hub_or_missing, local_config, model_line, tokenizer_line
+from distillspec.recipe.model_line import (
+    head_text,
+    hub_or_missing,
+    local_config,
+    model_line,
+    tokenizer_line,
+)
 from distillspec.recipe.output import RUNS, check_output, check_writable, output_folder
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.prompt_plan import AdversarialSource, PromptSource, PythonTopicsSource
@@ -102,7 +108,9 @@ def _text_lines(recipe: Recipe, source: str) -> list[PlanLine]:
     data, distill = recipe.data, recipe.distill
     lines = [PlanLine("prompts", _prompts(data.source, f"{source}: data.source"))]
     if recipe.pair.draft_head is not None:
-        text = f"the {recipe.pair.draft_head.keep} tokens most frequent in the stored responses"
+        draft = recipe.pair.draft if isinstance(recipe.pair.draft, str) else None
+        where, counts = f"{source}: pair.draft_head", bool(distill.stored)
+        text = head_text(draft, recipe.pair.draft_head.keep, where, counts_text=counts)
         lines.append(PlanLine("draft's head", text))
     held_out = f"{data.held_out_percent:g} % of the source, by a hash of each key"
     if data.held_out is not None:

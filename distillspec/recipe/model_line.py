@@ -20,6 +20,8 @@ from distillspec.recipe.model_files import (
 from distillspec.recipe.published import check_fetched
 from distillspec.recipe.rolls_back import check_rolls_back
 from distillspec.recipe.weights_file import check_size
+from distillspec.recipe.written_files import HOT_TOKENS
+from distillspec.runtime.plain_files import BoundedText, read_json
 
 
 def model_line(name: str, where: str, *, decodes: bool = False) -> str:
@@ -71,6 +73,39 @@ def local_config(name: str) -> dict[str, Any] | None:
     packed = gguf_file(name)
     folder = model_folder(name) if packed is None else converted_folder(packed)
     return read_config(folder) if os.path.isdir(folder) else None
+
+
+def head_text(draft: str | None, keep: int, where: str, *, counts_text: bool) -> str:
+    """Which tokens a trimmed head keeps.
+
+    Args:
+        draft: Model folder, GGUF file or Hub id; None: it is made.
+        keep: Number of tokens.
+        where: The recipe's key, for errors.
+        counts_text: Whether there is text before training, to count tokens in.
+
+    Raises:
+        DistillSpecError: There is neither text nor a folder that names the tokens.
+    """
+    counted = f"the {keep} tokens most frequent in the stored responses"
+    if draft is None or is_missing(draft) or gguf_file(draft) is not None:
+        return counted
+    file = model_folder(draft) / HOT_TOKENS
+    named = 0
+    if file.is_file():
+        fix = "export the draft again, or remove the file: then tokens are counted"
+        named = len(read_json(BoundedText(file, "the tokens of a trimmed head", fix), list[int]))
+    if named == keep:
+        return f"the {keep} tokens in {HOT_TOKENS} of {draft}"
+    if not counts_text:
+        raise DistillSpecError(
+            f"pair.draft_head needs text that is there before training, since {draft} has "
+            + (f"{named} tokens in {HOT_TOKENS}" if named else f"no {HOT_TOKENS}"),
+            where=where,
+            fix="give distill.source a share of target or fixed, per sequence or batch"
+            + (f", or set pair.draft_head.keep={named}" if named else ""),
+        )
+    return counted
 
 
 def hub_or_missing(name: str, noun: str, where: str) -> str:

@@ -19,6 +19,7 @@ _API = {
 }
 _SHARD = {"hardware.shard_target": True}
 _NO_SHARD = {"hardware.shard_target": False}
+_MADE = {"kind": "pruned", "layers": [0]}
 _DRAFT_TEXT = {"distill.source": {"draft": 1.0}}
 _TAKE_DDP = "set hardware.strategy to ddp or zero2"
 
@@ -161,13 +162,16 @@ RECIPE = (
     ),
     Rule(
         keys=("pair.draft_head", "distill.source"),
+        # A draft's folder may name the tokens: the dry run looks there.
         is_broken=lambda recipe: (
-            recipe.pair.draft_head is not None and not recipe.distill.source.stored
+            recipe.pair.draft_head is not None
+            and not isinstance(recipe.pair.draft, str)
+            and not recipe.distill.source.stored
         ),
-        what="pair.draft_head needs text that is there before training",
+        what="pair.draft_head of a draft that is made needs text that is there before training",
         fix="give distill.source a share of target or fixed, per sequence or batch",
         why="the head keeps the tokens that are most frequent in stored text",
-        example={"pair.draft_head": {"keep": 4096}} | _DRAFT_TEXT,
+        example={"pair.draft_head": {"keep": 4096}, "pair.draft": _MADE} | _DRAFT_TEXT,
         fixed={"distill.source": {"draft": 0.5, "target": 0.5}},
     ),
     Rule(

@@ -167,10 +167,12 @@ def _choose_head(run: Run, responses: dict[str, Tokens] | None) -> None:
             atomic.write_json(path, {**counted._asdict(), "mass": mass})
     if not run.world.rank:
         head = read_head(path, run.pair.vocab_size)
+        # Tokens that the draft's folder names need no text that they are counted in.
+        share = f"{head.share:.2%} of the text they were counted in, and " if head.share else ""
         run.say(
             f"the draft's head keeps {len(head.tokens):,} of {run.pair.vocab_size:,} tokens: "
-            f"{head.share:.2%} of the text they were counted in, and {head.mass:.2%} of the "
-            "target's mass on held-out text, which alpha cannot exceed"
+            f"{share}{head.mass:.2%} of the target's mass on held-out text, which alpha cannot "
+            "exceed"
         )
 
 

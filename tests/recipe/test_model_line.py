@@ -8,7 +8,7 @@ import pytest
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.gguf_file import converted_folder
-from distillspec.recipe.model_line import local_config, model_line, tokenizer_line
+from distillspec.recipe.model_line import head_text, local_config, model_line, tokenizer_line
 
 EMPTY = b"\x02" + b"\0" * 7 + b"{}"  # a safetensors file of no tensors
 
@@ -79,3 +79,35 @@ def test_a_hub_id_would_be_fetched_and_a_missing_folder_is_none(folder: Path) ->
         with pytest.raises(DistillSpecError, match="no such model folder"):
             line("./nowhere", "here")
     assert local_config("org/name") is None
+
+
+def test_a_head_is_counted_or_named_by_the_drafts_folder(folder: Path) -> None:
+    counted = "the 3 tokens most frequent in the stored responses"
+    for draft in (None, "org/name", "model"):
+        assert head_text(draft, 3, "here", counts_text=True) == counted
+    # What a Hub repository names is not known yet.
+    assert head_text("org/name", 3, "here", counts_text=False) == counted
+    named = folder / "hot_token_ids.json"
+    named.write_text("[0, 5, 11]")
+    for counts in (False, True):
+        text = head_text("model", 3, "here", counts_text=counts)
+        assert text == "the 3 tokens in hot_token_ids.json of model"
+    assert head_text("model", 4, "here", counts_text=True).startswith("the 4 tokens most frequent")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words", "fix"),
+    [
+        ("[0, 5, 11]", "has 3 tokens in hot_token_ids.json", "or set pair.draft_head.keep=3"),
+        (None, "has no hot_token_ids.json", "give distill.source a share of target or fixed"),
+        ("[0, ", "the tokens of a trimmed head", "export the draft again"),
+    ],
+)
+def test_a_head_without_text_to_count_in_is_refused_before_training(
+    folder: Path, tokens: str | None, words: str, fix: str
+) -> None:
+    if tokens is not None:
+        (folder / "hot_token_ids.json").write_text(tokens)
+    with pytest.raises(DistillSpecError, match=words) as caught:
+        head_text("model", 4, "r.yaml: pair.draft_head", counts_text=False)
+    assert caught.value.fix is not None and fix in caught.value.fix

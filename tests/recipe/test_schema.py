@@ -126,16 +126,20 @@ def test_a_bridged_pair_reads_fixed_text_and_the_targets() -> None:
 
 
 def test_a_trimmed_head_needs_text_to_count_and_whole_matrices() -> None:
-    pair = {"target": "t", "draft": "d", "draft_head": {"keep": 9}}
-    with pytest.raises(ValidationError, match=r"pair\.draft_head needs text"):
+    made = {"kind": "pruned", "layers": [0]}
+    pair = {"target": "t", "draft": made, "draft_head": {"keep": 9}}
+    with pytest.raises(ValidationError, match=r"pair\.draft_head of a draft that is made needs"):
         Recipe.model_validate(smallest(pair=pair, distill={"source": {"draft": 1.0}}))
     counted = {"pair": pair, "distill": {"source": {"fixed": 0.1, "draft": 0.9}}}
     assert Recipe.model_validate(smallest(**counted)).pair.draft_head is not None
     for source in ({"speculative": 1.0}, {"draft": 0.5, "target": 0.5, "per": "token"}):
-        with pytest.raises(ValidationError, match=r"pair\.draft_head needs text"):
+        with pytest.raises(ValidationError, match=r"pair\.draft_head of a draft that is made"):
             Recipe.model_validate(smallest(pair=pair, distill={"source": source}))
     spread = {"source": {"target": 0.2, "speculative": 0.2, "replay": 0.6}, "packing": 768}
     assert Recipe.model_validate(smallest(pair=pair, distill=spread)).distill.packing == 768
+    # A folder may name the tokens; the dry run looks into it.
+    own = smallest(pair=pair | {"draft": "d"}, distill={"source": {"draft": 1.0}})
+    assert not Recipe.model_validate(own).distill.source.stored
     with pytest.raises(ValidationError, match=r"hardware\.strategy: fsdp2"):
         Recipe.model_validate(smallest(**counted, hardware={"strategy": "fsdp2"}))
 

@@ -232,6 +232,27 @@ def test_a_trimmed_head_is_counted_once_trained_and_exported_whole(
     assert (run / "best.ckpt").read_bytes() == kept
 
 
+def test_a_draft_whose_folder_names_its_tokens_learns_from_text_that_it_writes(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree("pair/draft", "trained"))
+    tokens = [*range(0, 300, 3)]
+    (folder / "hot_token_ids.json").write_text(json.dumps(tokens))
+    rows = [json.dumps({"prompt": f"def f{i}(x):"}) for i in range(40)]
+    Path("asked.jsonl").write_text("\n".join(rows))
+    values = recipe(source={"draft": 1.0}).model_dump()
+    values["data"]["source"] = {"kind": "jsonl", "path": "asked.jsonl"}
+    values["pair"] = {"target": "pair/target", "draft": "trained", "draft_head": {"keep": 100}}
+    values["evaluate"]["control"] = False
+    distill.train(Recipe.model_validate(values), None)
+    head = json.loads((only_run() / "draft_head.json").read_text())
+    assert head["tokens"] == tokens
+    assert head["share"] == 0.0
+    # There is no text to compare the tokens with, so the line names the target's mass alone.
+    assert re.search(r"keeps 100 of 300 tokens: [\d.]+% of the target's", capsys.readouterr().out)
+    assert not Path("data").exists()
+
+
 def test_a_draft_of_another_tokenizer_is_trained_measured_and_exported(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
